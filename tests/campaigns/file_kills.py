@@ -41,7 +41,7 @@ OLD_LEDGER = ROOT / "tests/integration/ledger_version_1.sql"
 COPIES = 300
 """So often each row of the old ledger is there, for an upgrade that takes a while."""
 OLD = b"as an earlier command wrote it"
-TRIES = 4
+TRIES = 12
 """Commands started for each kill that is to strike: some are over before it comes."""
 LATE = 1.05
 """Kills come up to so many times as late as the work took, undisturbed."""
