@@ -87,7 +87,15 @@ class Paced:
 
         Raises: as `bind`, and then *landed* is told nothing.
         """
-        user_id = device.user_id
+        return await self._post(device.user_id, partial(self._client.post, device), landed, before)
+
+    async def _post(
+        self,
+        user_id: str,
+        post: Callable[[Credential, Landed], None],
+        landed: Landed,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
         credential = self._auth.current(user_id)
         if credential is None:
             return False
@@ -104,9 +112,7 @@ class Paced:
             self._gate.forget(permit)
             raise
 
-        self._client.post(
-            device, credential, partial(self.note_landed, permit, credential, user_id, landed)
-        )
+        post(credential, partial(self.note_landed, permit, credential, user_id, landed))
         return True
 
     def hand_over(self) -> None:
@@ -204,6 +210,13 @@ class Paced:
         """Unbind a device from its user. Raises: as `bind`."""
         send = partial(self._client.unbind, user_id, device_id, machine_code)
         return self._exchange(user_id, send)
+
+    async def post_unbind(
+        self, user_id: str, device_id: str, machine_code: str, landed: Landed
+    ) -> bool:
+        """Send an unbind without waiting for its answer; otherwise as `post`."""
+        post = partial(self._client.post_unbind, user_id, device_id, machine_code)
+        return await self._post(user_id, post, landed)
 
     async def _exchange(
         self,

@@ -96,6 +96,16 @@ class Client(Protocol):
     ) -> Attempt:
         """Send one unbind; an answer that names another device counts as no answer."""
 
+    def post_unbind(
+        self,
+        user_id: str,
+        device_id: str,
+        machine_code: str,
+        credential: Credential,
+        landed: Landed,
+    ) -> None:
+        """Send one unbind, and have *landed* told what `unbind` would return."""
+
     async def call(self, call: SessionCall) -> Attempt:
         """Send one call that renews a session."""
 
@@ -165,6 +175,11 @@ class Api(Protocol):
 
     async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
         """Send one unbind. Raises: DrainedError as above."""
+
+    async def post_unbind(
+        self, user_id: str, device_id: str, machine_code: str, landed: Landed
+    ) -> bool:
+        """Send one unbind without waiting for its answer; see `Paced.post_unbind`."""
 
     def on_unasked(self, report: Callable[[int], None]) -> None:
         """Have *report* called with the number of a connection that says more, or breaks."""

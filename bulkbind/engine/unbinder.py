@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, assert_never
 
 from bulkbind.engine import proof
 from bulkbind.engine.decide import (
@@ -54,22 +54,24 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
+        Coroutine,
         Iterable,
         Iterator,
         Mapping,
         Sequence,
     )
 
-    from bulkbind.engine.ports import Parts
+    from bulkbind.engine.ports import Came, Parts
     from bulkbind.engine.proof import Look
     from bulkbind.engine.retry import Retries
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 LOCKED_S = 660.0
 """How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
-CHUNK = 64
-"""Bindings claimed at once, so that few are in question after a crash."""
-GROUPS_AT_ONCE = 8
+CHUNK = 256
+"""Bindings claimed at once; with all groups about a second of the pace at most, so that few are in
+question after a crash."""
+GROUPS_AT_ONCE = 4
 USERS_AT_ONCE = 16
 """Groups of users, and users by themselves, that are served at the same time."""
 _REPLACED = "still bound; another run took its run's place before it was unbound"
@@ -102,8 +104,10 @@ class UnbindingLedger(Protocol):
     async def release(self, items: Sequence[Unbinding]) -> None:
         """Record that no request was sent that may have been carried out."""
 
-    def settle(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
-        """Submit how unbindings ended; *then* is called once that is durable."""
+    def settle(
+        self, items: Sequence[Unbinding], then: Callable[[Sequence[Unbinding]], None]
+    ) -> None:
+        """Submit how unbindings ended; *then* is called with them once that is durable."""
 
     async def flushed(self) -> None:
         """Return once every submitted end is durable."""
@@ -137,6 +141,7 @@ class Unbinder:
         self._max_attempts = send.max_attempts
         self._max_wait_s = send.max_wait
         self._grace_s = send.grace
+        self._is_per_user = send.is_per_user
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
         self._is_proven = False
@@ -175,7 +180,7 @@ class Unbinder:
 
         with suppress(DrainedError):
             users = await self._unbindings.users(run, kind, last)
-            groups = _grouped(users, is_first_alone=not self._is_proven)
+            groups = _grouped(users, self._chunk, is_first_alone=not self._is_proven)
             await self._for_each(first_look, groups, GROUPS_AT_ONCE)
             # Last, so that no user waits for one whose list must be read again.
             await self.for_each_user(second_look, lacking)
@@ -266,11 +271,17 @@ class Unbinder:
         """Unbind; where no answer says how an unbinding ended, the lists decide."""
         while items:
             left: list[Unbinding] = []
-            for start in range(0, len(items), CHUNK):
-                for item in await self._unbind_chunk(items[start : start + CHUNK]):
+            waiting = iter(items)
+            while chunk := list(islice(waiting, self._chunk())):
+                for item in await self._unbind_chunk(chunk):
                     (self._locked if self._is_put_off(item) else left).append(item)
             again = await _all(self._look_up(*user) for user in _by_user(left).items())
             items = list(chain.from_iterable(again))
+
+    def _chunk(self) -> int:
+        """Return how many bindings are claimed at once."""
+        per_s = self._gate.per_s()
+        return CHUNK if per_s is None else max(1, min(CHUNK, int(per_s / GROUPS_AT_ONCE)))
 
     async def settled_since(self, look: Look) -> None:
         """Wait until the settling time has passed since another list."""
@@ -334,8 +345,7 @@ class Unbinder:
     async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
         """Send for a chunk of bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
-        ended = await asyncio.gather(*map(self._send, items), return_exceptions=True)
-        faults = [end for end in ended if isinstance(end, BaseException)]
+        faults = await self._send_all(items)
         left = _staged(items)
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
@@ -410,43 +420,92 @@ class Unbinder:
         may_tell = proof.names_another(item) or (item.attempts == 1 and not is_listed)
         return may_tell and item.attempts < self._max_attempts
 
+    async def _send_all(self, items: Iterable[Unbinding]) -> list[BaseException]:
+        """Send as `_send` does, without a task for what its first answer settles.
+
+        Returns: What failed; the stop of the run, too.
+        """
+        volley = _Volley()
+        with volley:
+            for item in items:
+                volley.leave()
+                if self._is_per_user and self._gate.is_far(item.user_id):
+                    volley.beside(self._send(item))  # the others need not wait for its turn
+                    continue
+                landed = partial(self._landed, volley, item)
+                try:
+                    is_posted = await self._api.post_unbind(
+                        item.user_id, item.device_id, item.machine_code, landed
+                    )
+                except Exception as error:  # noqa: BLE001  # what has left comes back first
+                    volley.back(error)
+                    break
+                if not is_posted:
+                    volley.beside(self._send(item))
+            await volley.all_back()
+        return volley.faults
+
+    def _landed(self, volley: _Volley, item: Unbinding, came: Came) -> None:
+        """Judge what came of a first request."""
+        if volley.is_cut:
+            return
+        if not isinstance(came, Attempt):
+            volley.beside(self._send(item) if came is None else self._late(item, came))
+            return
+        try:
+            again = self._judge(item, came)
+        except Exception as error:  # noqa: BLE001  # a connection calls: the volley raises it
+            volley.back(error)
+            return
+        if again is None:
+            volley.back()
+        else:
+            volley.beside(self._go_on(item, again))
+
+    async def _late(self, item: Unbinding, came: Callable[[], Awaitable[Attempt | None]]) -> None:
+        attempt = await came()
+        if attempt is None:
+            await self._send(item)
+        else:
+            await self._go_on(item, self._judge(item, attempt))
+
     async def _send(self, item: Unbinding) -> None:
         """Send until the binding is gone, which is settled at once, or only the list can say so."""
+        await self._go_on(item, await self._once(item))
 
-        async def once() -> bool | Again:
-            attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
-            item.last = attempt
-            self._halt(attempt)
-            return self._judge(item, attempt)
+    async def _once(self, item: Unbinding) -> Again | None:
+        attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
+        return self._judge(item, attempt)
 
-        first = await once()
-        if isinstance(first, Again):
-            first = await self._retries.until_done(first, lambda: item.attempts, once)
-        if first:
-            self._settle([item])
+    async def _go_on(self, item: Unbinding, again: Again | None) -> None:
+        if again is not None:
+            once = partial(self._once, item)
+            await self._retries.until_done(again, lambda: item.attempts, once)
 
-    def _judge(self, item: Unbinding, attempt: Attempt) -> bool | Again:
-        """Return whether an answer proves that the binding is gone, or that it is sent again."""
+    def _judge(self, item: Unbinding, attempt: Attempt) -> Again | None:
+        """Settle what an answer proves to be gone; return that it is sent again, if it is."""
+        item.last = attempt
+        self._halt(attempt)
         match attempt.verdict:
             case Accepted():
                 item.attempts += 1
                 if proof.unbound(item, attempt):
-                    _ended(item, UnbindStatus.UNBOUND, "")
-                    return True
-                item.was_sent = True
-                return False
+                    self._settle([_ended(item, UnbindStatus.UNBOUND, "")])
+                else:
+                    item.was_sent = True
+                return None
             case NoAnswer(names_another=True):
                 item.attempts += 1
                 item.was_sent = True
-                return False
+                return None
             case Refused() | AlreadyBound() | AuthExpired(is_users_own=True):
                 item.attempts += 1
-                return False
+                return None
             case Transient() | NoAnswer():
                 # It may have been carried out; sending it again does no harm.
                 item.attempts += 1
                 item.was_sent = True
-                return item.attempts < self._max_attempts and Again(backoff=True)
+                return Again(backoff=True) if item.attempts < self._max_attempts else None
             case Throttled() | ClockRefused() | Unreachable() | AuthExpired() | QuotaUsedUp():
                 return Again(backoff=False)
             case _ as never:
@@ -459,11 +518,12 @@ class Unbinder:
 
     def _settle(self, items: list[Unbinding]) -> None:
         if items:
-            self._unbindings.settle(items, partial(self._settled, items))
+            self._unbindings.settle(items, self._settled)
 
-    def _settled(self, items: list[Unbinding]) -> None:
+    def _settled(self, items: Sequence[Unbinding]) -> None:
+        log = self._log.bind()
         for item in items:
-            self._log.debug(
+            log.debug(
                 "device.unbound",
                 user_id=item.user_id,
                 machine_code=item.machine_code,
@@ -471,6 +531,54 @@ class Unbinder:
                 attempts=item.attempts,
             )
         self._on_settled(items)
+
+
+class _Volley:
+    """Requests that are out together; a context manager that ends what is beside it."""
+
+    def __init__(self) -> None:
+        self.faults: list[BaseException] = []
+        self.is_cut = False
+        """Whether nobody waits for what comes any more."""
+        self._out = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_cut = True
+        for task in self._tasks:
+            task.cancel()
+
+    def leave(self) -> None:
+        """Count one that leaves."""
+        self._out += 1
+
+    def back(self, fault: BaseException | None = None) -> None:
+        """Count one that is back. *fault*: what failed with it."""
+        self._out -= 1
+        if fault is not None:
+            self.faults.append(fault)
+        if not self._out:
+            self._moved.set()
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a task bring one back."""
+        task = asyncio.create_task(work, name="unbind")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.back(asyncio.CancelledError() if task.cancelled() else task.exception())
+
+    async def all_back(self) -> None:
+        """Wait until all are back."""
+        while self._out:
+            self._moved.clear()
+            await self._moved.wait()
 
 
 def _staged(items: Iterable[Unbinding]) -> list[Unbinding]:
@@ -484,15 +592,17 @@ def _by_user(items: Iterable[Unbinding]) -> dict[str, list[Unbinding]]:
     return users
 
 
-def _grouped(users: Mapping[str, int], *, is_first_alone: bool) -> Iterator[list[str]]:
-    """Yield users in groups that have up to `CHUNK` bindings together, or one user each.
+def _grouped(
+    users: Mapping[str, int], most: Callable[[], int], *, is_first_alone: bool
+) -> Iterator[list[str]]:
+    """Yield users in groups that have up to *most* bindings together, or one user each.
 
     *users*: how many each has.
     """
     group: list[str] = []
     size = 0
     for user_id, many in users.items():
-        if group and (is_first_alone or size + many > CHUNK):
+        if group and (is_first_alone or size + many > most()):
             yield group
             group, size, is_first_alone = [], 0, False
         group.append(user_id)

@@ -147,7 +147,11 @@ class KooDrive:
         timeout_s: float | None = None,
     ) -> None:
         """Bind a device to its user, and have *landed* told what `bind` would return."""
-        request, judge = self._bind(device, credential)
+        self._post(*self._bind(device, credential), landed, timeout_s)
+
+    def _post(
+        self, request: Outgoing, judge: Judge, landed: Landed, timeout_s: float | None = None
+    ) -> None:
         asked = self._asked(request, judge, timeout_s)
 
         def came(answer: Answer | Callable[[], Awaitable[Answer]]) -> None:
@@ -200,13 +204,28 @@ class KooDrive:
 
         *machine_code*: the device's; an answer that names another one counts as no answer.
         """
+        return self._send(*self._unbind(user_id, device_id, machine_code, credential))
 
+    def post_unbind(
+        self,
+        user_id: str,
+        device_id: str,
+        machine_code: str,
+        credential: Credential,
+        landed: Landed,
+    ) -> None:
+        """Unbind a device from its user, and have *landed* told what `unbind` would return."""
+        self._post(*self._unbind(user_id, device_id, machine_code, credential), landed)
+
+    def _unbind(
+        self, user_id: str, device_id: str, machine_code: str, credential: Credential
+    ) -> tuple[Outgoing, Judge]:
         def judge(answer: Answer) -> Attempt:
             return classify_unbind(answer, self._codes, device_id, machine_code)
 
-        part = f"/{quote(device_id, safe='')}"
-        request = self._request("DELETE", user_id, credential, part=part)
-        return self._send(request, judge)
+        is_plain = device_id.isascii() and device_id.isalnum()
+        part = f"/{device_id if is_plain else quote(device_id, safe='')}"
+        return self._request("DELETE", user_id, credential, part=part), judge
 
     async def knock(self) -> Attempt:
         """Send a request without credentials: any answer shows the server's clock."""

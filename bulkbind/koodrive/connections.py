@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import re
 from collections import deque
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -66,6 +67,8 @@ _FINAL = 200
 """The first of the statuses that no other answer follows."""
 _INFORMATIONAL = frozenset(range(100, _FINAL)) - {101}
 """Statuses that another answer follows."""
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._~%-]*")
+"""Paths that aiohttp writes as they are, which it finds out at length."""
 _END = b"\r\n\r\n"
 """The end of a head."""
 
@@ -544,7 +547,9 @@ class FastPath:
             headers[hdrs.CONTENT_TYPE] = self._content_type
         elif request.method != hdrs.METH_GET:
             headers[hdrs.CONTENT_LENGTH] = "0"
-        head = serialized(_request_line(request.method, self._endpoint + request.path), headers)
+        path = request.path
+        target = path if _PLAIN_PATH.fullmatch(path) else _target(self._endpoint + path)
+        head = serialized(f"{request.method} {target} HTTP/1.1", headers)
         return head + body if body else head
 
 
@@ -568,6 +573,6 @@ def like_all(session: aiohttp.ClientSession, endpoint: str, proxy: Proxy | None)
 
 
 @lru_cache(maxsize=64)  # nearly every request has the same
-def _request_line(method: str, url: str) -> str:
-    """Return the first line of a request as aiohttp writes it: without a fragment."""
-    return f"{method} {URL(url, encoded=True).raw_path_qs} HTTP/1.1"
+def _target(url: str) -> str:
+    """Return what a request names as aiohttp writes it: without a fragment."""
+    return URL(url, encoded=True).raw_path_qs

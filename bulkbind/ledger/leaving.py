@@ -15,6 +15,7 @@ from bulkbind.ledger.store import (
     RUN_SHIFT,
     UNBIND_OPEN,
     OfRun,
+    as_json,
     codes,
     get_facts,
     optional_of,
@@ -216,27 +217,20 @@ def adopt(
         db.executemany(statement, values)
 
 
-_REMEMBER = """
+THESE_DEVICES = """json_each(?) t CROSS JOIN users u ON u.user_id = t.value ->> 0
+         CROSS JOIN devices d ON d.user = u.user AND d.machine_code = t.value ->> 1"""
+"""Devices by the user and the machine code of each `t.value`, a JSON array."""
+_REMEMBER = f"""
 INSERT OR IGNORE INTO former_bindings (device, until, device_id, create_time, since, run, name)
-SELECT b.device, :until, b.device_id, b.create_time, b.since, b.run, b.name
-  FROM stored_bindings b JOIN devices d ON d.device = b.device JOIN users u ON u.user = d.user
- WHERE u.user_id = :user_id AND d.machine_code = :machine_code
-"""
+SELECT b.device, t.value ->> 2, b.device_id, b.create_time, b.since, b.run, b.name
+  FROM {THESE_DEVICES} JOIN stored_bindings b ON b.device = d.device
+"""  # noqa: S608  # constants
 
 
 def remember(db: sqlite3.Connection, items: Iterable[Unbinding]) -> None:
     """Keep what is about to be forgotten as bound, so that it can be bound again."""
-    db.executemany(
-        _REMEMBER,
-        [
-            {
-                "until": item.row >> RUN_SHIFT,
-                "user_id": item.user_id,
-                "machine_code": item.machine_code,
-            }
-            for item in items
-        ],
-    )
+    keys = [(item.user_id, item.machine_code, item.row >> RUN_SHIFT) for item in items]
+    db.execute(_REMEMBER, (as_json(keys),))
 
 
 _UNBOUND = f"""

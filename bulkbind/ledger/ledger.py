@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkbind.ledger import (
@@ -40,6 +41,7 @@ _SETTLE_UNBINDINGS = timed_verb(unbinding.settle)
 
 T = TypeVar("T")
 Listener = Callable[[Sequence[Ended]], None]
+Leave = Callable[[Sequence[Unbinding]], None]
 
 
 class Ledger(Verbs):
@@ -202,8 +204,8 @@ class Unbindings(Verbs):
         super().__init__(writer, batching.flushed)
         self._batching = batching
 
-    def settle(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
-        """Submit how unbindings ended; they are written with the next batch, then *then* is called.
+    def settle(self, items: Sequence[Unbinding], then: Leave) -> None:
+        """Submit how unbindings ended; *then* is called with them once they are written.
 
         The next awaited call raises a failure to write.
         """
@@ -225,9 +227,8 @@ class Batching:
         self._on_settled = on_settled
         self._ended: list[Ended] = []
         self._attempts: list[tuple[int, Attempt]] = []
-        self._unbindings: list[Unbinding] = []
-        self._then: list[Callable[[], None]] = []
-        """What to call once those are durable."""
+        self._unbindings: dict[Leave, list[Unbinding]] = {}
+        """By whom to call once they are durable."""
         self._flush: asyncio.Task[None] | None = None
         self._write_now = asyncio.Event()
 
@@ -240,10 +241,9 @@ class Batching:
         self._ended.extend(ended)
         self._flush_soon()
 
-    def settle_unbindings(self, items: Sequence[Unbinding], then: Callable[[], None]) -> None:
-        """Add how unbindings ended; *then* is called once that is durable."""
-        self._unbindings += items
-        self._then.append(then)
+    def settle_unbindings(self, items: Sequence[Unbinding], then: Leave) -> None:
+        """Add how unbindings ended; *then* is called with them once that is durable."""
+        self._unbindings.setdefault(then, []).extend(items)
         self._flush_soon()
 
     def record(self, row: int, attempt: Attempt) -> None:
@@ -282,16 +282,15 @@ class Batching:
                 timer.cancel()
             self._write_now.clear()
             ended, self._ended = self._ended, []
-            unbindings, self._unbindings = self._unbindings, []
-            then, self._then = self._then, []
+            unbindings, self._unbindings = self._unbindings, {}
             settled = self._writer.submit(_SETTLE, ended, self.take_attempts())
             if unbindings:
-                await self._writer.submit(_SETTLE_UNBINDINGS, unbindings)
+                await self._writer.submit(_SETTLE_UNBINDINGS, [*chain(*unbindings.values())])
             await settled
             if ended:
                 self._on_settled(ended)
-            for call in then:
-                call()
+            for then, items in unbindings.items():
+                then(items)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

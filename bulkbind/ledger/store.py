@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from bulkbind.errors import LedgerError
 from bulkbind.model import IS_OPEN, UNBIND_PENDING, Held, RunFacts, RunKind, Status
 from bulkbind.model.fields import FIELDS, OPTIONAL
@@ -102,6 +104,10 @@ def shown_time(value: str) -> str:
     return f"CASE typeof({value}) WHEN 'integer' THEN {text} ELSE {value} END"
 
 
+# Many values are exchanged with SQLite as one JSON text: each step of a statement would release and
+# reacquire the GIL, for which the event loop competes.
+THESE = "(SELECT value FROM json_each(?))"
+"""The values of a JSON array, as the right side of `IN`."""
 UNBIND_OPEN = f"status IN {sql_list(UNBIND_PENDING)}"
 """Unbindings that have not ended; as in the index `unbindings_open`."""
 ALL_FIELDS = ", ".join(FIELDS)
@@ -217,6 +223,11 @@ def check_changed(wanted: int, changed: int) -> None:
             f"the ledger and the run disagree: {wanted} rows to change, {changed} changed",
             hint="nothing was written; please report this with `bulkbind runs --json`",
         )
+
+
+def as_json(value: object) -> str:
+    """Return a value for SQLite's functions that read JSON."""
+    return msgspec.json.encode(value).decode()
 
 
 def get_meta(db: sqlite3.Connection, key: str) -> object:

@@ -21,6 +21,8 @@ from bulkbind.ledger.store import (
     HELD_CODES,
     OPEN,
     RUN_SHIFT,
+    THESE,
+    as_json,
     change_each,
     check_changed,
     codes,
@@ -56,25 +58,22 @@ if TYPE_CHECKING:
 
     from bulkbind.model import Attempt, Ended, Record
 
-# Rows are exchanged with SQLite as one JSON text: each step of a statement would release and
-# reacquire the GIL, for which the event loop competes.
 _COLUMNS = f"""
 id, json_array(user_id, machine_code, json_array({", ".join(OPTIONAL)})), attempts, doubts, sent_at
 """
 """The columns of a claim, in the order of `Claim`."""
 _CLAIMS = msgspec.json.Decoder(list[tuple[int, Device, int, int, float | None]])
 _CLAIM = f"SELECT json_group_array(json_array({_COLUMNS})) FROM"
-_THESE = "(SELECT value FROM json_each(?))"
 _STAGED, _CLAIMED = CODES[Status.STAGED], CODES[Status.CLAIMED]
 _IN_DOUBT = CODES[Status.IN_DOUBT]
-_FREE = f"id BETWEEN ? AND ? AND status = {_STAGED} AND id NOT IN {_THESE}"
+_FREE = f"id BETWEEN ? AND ? AND status = {_STAGED} AND id NOT IN {THESE}"
 _LIST_TURNS = f"""
 INSERT INTO turns (row)
 SELECT r.id FROM stored_rows r JOIN devices d ON d.device = r.device WHERE {_FREE}
  ORDER BY row_number() OVER (PARTITION BY d.user ORDER BY r.id), r.id
 """  # noqa: S608  # constants
 _MARK_CLAIMED = (
-    f"UPDATE stored_rows SET status = {_CLAIMED} WHERE status = {_STAGED} AND id IN {_THESE}"  # noqa: S608  # constants
+    f"UPDATE stored_rows SET status = {_CLAIMED} WHERE status = {_STAGED} AND id IN {THESE}"  # noqa: S608  # constants
 )
 _MARK_SENT = """
 INSERT INTO sending (id, sent_at) SELECT value, ?2 FROM json_each(?1) WHERE true
@@ -106,7 +105,7 @@ def claim(
 
 def _claimed(db: sqlite3.Connection, rows: str, sent_at: float | None) -> list[Claim]:
     """Claim staged rows, a JSON list of ids; return them in its order, which is theirs or turns."""
-    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (rows,)).fetchone()
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {THESE}", (rows,)).fetchone()
     claims = {taken.row: taken for taken in _claims(text)}
     check_changed(len(claims), db.execute(_MARK_CLAIMED, (rows,)).rowcount)
     db.execute(_MARK_SENT, (rows, sent_at))
@@ -239,24 +238,24 @@ def doubt_again(
     """
     these = json.dumps(list(rows))
     waiting = db.execute(
-        f"SELECT id FROM rows WHERE id IN {_THESE} AND status = 'in_doubt' "  # noqa: S608  # constants
+        f"SELECT id FROM rows WHERE id IN {THESE} AND status = 'in_doubt' "  # noqa: S608  # constants
         f"AND verdict IN {_CONFIRMABLE}",
         (these,),
     ).fetchall()
     still = json.dumps([row for (row,) in waiting])
     db.execute(
-        f"UPDATE sending SET verdict = NULL, doubts = doubts + 1 WHERE id IN {_THESE}",  # noqa: S608  # constants
+        f"UPDATE sending SET verdict = NULL, doubts = doubts + 1 WHERE id IN {THESE}",  # noqa: S608  # constants
         (still,),
     )
     _disprove(db, still)
     found = db.execute(
-        f"SELECT id, status FROM rows WHERE id IN {_THESE} AND status IN {_SETTLED_BY_ANSWER}",  # noqa: S608  # constants
+        f"SELECT id, status FROM rows WHERE id IN {THESE} AND status IN {_SETTLED_BY_ANSWER}",  # noqa: S608  # constants
         (these,),
     ).fetchall()
     these = json.dumps([row for row, _ in found])
     db.execute(
         "DELETE FROM stored_bindings AS b WHERE device IN (SELECT r.device FROM stored_rows r "  # noqa: S608  # constants
-        f"JOIN outcomes o USING (id) WHERE r.id IN {_THESE} AND r.id >> {RUN_SHIFT} = b.run "
+        f"JOIN outcomes o USING (id) WHERE r.id IN {THESE} AND r.id >> {RUN_SHIFT} = b.run "
         "AND o.device_id IS b.device_id)",
         (these,),
     )
@@ -264,10 +263,10 @@ def doubt_again(
     db.execute(
         "UPDATE rows SET status = 'in_doubt', doubts = doubts + 1, verdict = NULL, silent_at = ?, "  # noqa: S608  # a constant
         "misses = 0, missed_at = NULL, settled_at = NULL, device_id = '', create_time = '', "
-        f"detail = 'its answer may be that to another request' WHERE id IN {_THESE}",
+        f"detail = 'its answer may be that to another request' WHERE id IN {THESE}",
         (now.timestamp(), these),
     )
-    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {_THESE}", (these,)).fetchone()
+    (text,) = db.execute(f"{_CLAIM} rows WHERE id IN {THESE}", (these,)).fetchone()
     return _claims(text), [Status(status) for _, status in found]
 
 
@@ -276,7 +275,7 @@ def _disprove(db: sqlite3.Connection, these: str) -> None:
     db.execute(
         f"UPDATE attempts SET verdict = '{NoAnswer.__name__}' FROM rows r "  # noqa: S608  # constants
         "WHERE r.id = attempts.row "
-        f"AND r.trace_id = attempts.trace_id AND r.id IN {_THESE}",
+        f"AND r.trace_id = attempts.trace_id AND r.id IN {THESE}",
         (these,),
     )
 
@@ -292,7 +291,7 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
     ).fetchall()
     db.execute(
         "UPDATE rows SET doubts = doubts + 1, detail = 'the run was cut off while it was sent', "  # noqa: S608  # a constant
-        f"verdict = NULL, silent_at = ?, misses = 0, missed_at = NULL WHERE id IN {_THESE}",
+        f"verdict = NULL, silent_at = ?, misses = 0, missed_at = NULL WHERE id IN {THESE}",
         (now.timestamp(), json.dumps([row for (row,) in found])),
     )
     return len(found)
@@ -338,7 +337,7 @@ def note_doubt(db: sqlite3.Connection, rows: Iterable[int], why: str) -> None:
 
 _SETTLE = f"""
 UPDATE stored_rows SET status = ?
- WHERE id IN {_THESE} AND ({OPEN} OR status = {_STAGED} AND ?)
+ WHERE id IN {THESE} AND ({OPEN} OR status = {_STAGED} AND ?)
 """  # noqa: S608  # constants
 _OUTCOME = ("id", "sent_at", "attempts", "device_id", "create_time", "answer", "trace", "traced")
 _TOGETHER = 50
@@ -359,8 +358,8 @@ SELECT o.id, coalesce(o.sent_at, s.sent_at), o.attempts,
  WHERE o.id IS NOT NULL
 """  # noqa: S608  # constants
 _REMARKED = f"""
-SELECT id FROM sending WHERE doubts > 0 AND id IN {_THESE}
- UNION ALL SELECT id FROM remarks WHERE id IN {_THESE}
+SELECT id FROM sending WHERE doubts > 0 AND id IN {THESE}
+ UNION ALL SELECT id FROM remarks WHERE id IN {THESE}
 """  # noqa: S608  # constants
 """Rows that have or need a remark, whatever is said now."""
 _REMARKS = """
@@ -369,10 +368,10 @@ SELECT o.value ->> 0, coalesce(s.doubts, 0), 0, o.value ->> 1
   FROM json_each(?) o LEFT JOIN sending s ON s.id = o.value ->> 0 WHERE true
     ON CONFLICT DO UPDATE SET doubts = excluded.doubts, detail = excluded.detail
 """
-_ENDED = f"DELETE FROM sending WHERE id IN {_THESE}"  # noqa: S608  # constants
+_ENDED = f"DELETE FROM sending WHERE id IN {THESE}"  # noqa: S608  # constants
 TRACE_LENGTH, TRACE_PROCESS = 58, 42
 """Characters of our trace ids, and of the part that a process has in common."""
-_FORGET_CELLS = f"DELETE FROM cells WHERE id IN {_THESE}"  # noqa: S608  # constants
+_FORGET_CELLS = f"DELETE FROM cells WHERE id IN {THESE}"  # noqa: S608  # constants
 # Requests made while the device was already bound: those sent after the binding was made (`sent_at`
 # is never later than the true time), and those that were refused. Includes earlier processes. The
 # row's first request is none, whatever answer was taken for its own: the requests are those
@@ -396,7 +395,7 @@ _BIND = f"""
 INSERT INTO stored_bindings (device, device_id, create_time, since, run, name, held)
 SELECT r.device, o.device_id, o.create_time, o.settled_at, r.id >> {RUN_SHIFT}, r.name,
        iif(r.status IN {codes(IS_OURS)}, {_OURS}, {HELD_CODES[Held.FOUND]})
-  FROM stored_rows r CROSS JOIN outcomes o ON o.id = r.id WHERE r.id IN {_THESE}
+  FROM stored_rows r CROSS JOIN outcomes o ON o.id = r.id WHERE r.id IN {THESE}
     ON CONFLICT DO UPDATE SET device_id = excluded.device_id, create_time = excluded.create_time,
        name = excluded.name, since = iif({_MADE_OURS}, excluded.since, since),
        run = iif({_MADE_OURS}, excluded.run, run),
@@ -426,7 +425,7 @@ def settle(
         for row, (answer, trace, count) in said.items()
     }
     nothing = (None, None, None)
-    rows = _json([claim.row for claim, _ in ended])
+    rows = as_json([claim.row for claim, _ in ended])
     _settle(db, ended)
     outcomes = [
         (
@@ -443,7 +442,7 @@ def settle(
     remarked = {row for (row,) in db.execute(_REMARKED, (rows, rows))}
     remarks = [(c.row, o.detail) for c, o in ended if o.detail or c.row in remarked]
     if remarks:
-        db.execute(_REMARKS, (_json(remarks),))
+        db.execute(_REMARKS, (as_json(remarks),))
     db.execute(_ENDED, (rows,))
     db.executemany(
         _COUNT_REPEATS,
@@ -457,9 +456,9 @@ def settle(
         (claim.row, outcome.status) for claim, outcome in ended if outcome.status.about.is_bound
     ]
     gone = [claim.row for claim, outcome in ended if outcome.status.about.is_gone]
-    db.execute(_FORGET_CELLS, (_json([row for row, _ in bound] + gone),))
+    db.execute(_FORGET_CELLS, (as_json([row for row, _ in bound] + gone),))
     # A skipped row's binding is known from the run that made it.
-    db.execute(_BIND, (_json([row for row, status in bound if status is not Status.SKIPPED]),))
+    db.execute(_BIND, (as_json([row for row, status in bound if status is not Status.SKIPPED]),))
 
 
 def _settle(db: sqlite3.Connection, ended: Sequence[Ended]) -> None:
@@ -468,12 +467,8 @@ def _settle(db: sqlite3.Connection, ended: Sequence[Ended]) -> None:
     for claim, outcome in ended:
         alike.setdefault((outcome.status, outcome.is_unsent), []).append(claim.row)
     for (status, is_unsent), rows in alike.items():
-        changed = db.execute(_SETTLE, (CODES[status], _json(rows), is_unsent))
+        changed = db.execute(_SETTLE, (CODES[status], as_json(rows), is_unsent))
         check_changed(len(rows), changed.rowcount)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _said(

@@ -6,6 +6,7 @@ Each function runs inside the caller's transaction.
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
@@ -14,10 +15,13 @@ from bulkbind.ledger.store import (
     CODES,
     OPEN,
     RUN_SHIFT,
+    THESE,
     UNBIND_OPEN,
-    change_each,
+    as_json,
+    check_changed,
     get_facts,
     int_of,
+    marks,
     of_status,
     put_facts,
     span,
@@ -43,7 +47,32 @@ if TYPE_CHECKING:
     from bulkbind.model import RunFacts
 
 _LEFT = f"row BETWEEN ? AND ? AND kind = ? AND {UNBIND_OPEN}"
-_OPEN = f"row = ? AND kind = ? AND user_id = ? AND {UNBIND_OPEN}"
+_MARK = f"""
+UPDATE unbindings SET status = ?
+ WHERE (row, kind, user_id) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+   AND {UNBIND_OPEN}
+"""  # noqa: S608  # constants
+_MARK_ROWS = f"UPDATE stored_rows SET status = ? WHERE status = ? AND id IN {THESE}"  # noqa: S608  # a constant
+_END = ("row", "kind", "user_id", "status", "attempts", "detail", "http_status", "code", "message",
+        "trace_id")  # fmt: skip
+_TOGETHER = 50
+"""So many ends are written by one statement, as values: to read them from JSON takes longer."""
+_SETTLE = f"""
+UPDATE unbindings
+   SET status = e.status, attempts = e.attempts, detail = e.detail, http_status = e.http_status,
+       code = coalesce(e.code, ''), message = coalesce(e.message, ''),
+       trace_id = coalesce(e.trace_id, ''), settled_at = ?
+  FROM (WITH e ({", ".join(_END)}) AS (VALUES {", ".join([f"({marks(len(_END))})"] * _TOGETHER)})
+        SELECT * FROM e) e
+ WHERE unbindings.row = e.row AND unbindings.kind = e.kind AND unbindings.user_id = e.user_id
+   AND unbindings.{UNBIND_OPEN}
+"""  # noqa: S608  # constants
+_FORGET = f"""
+DELETE FROM stored_bindings WHERE device IN (
+       SELECT b.device FROM {leaving.THESE_DEVICES}
+         JOIN stored_bindings b ON b.device = d.device
+        WHERE coalesce(CAST(b.device_id AS TEXT), '') = t.value ->> 2)
+"""  # noqa: S608  # constants
 # In the same transaction as the last unbinding, so that after a crash in the middle of a move the
 # row is already staged and a resumed run sends it.
 _SEND_MOVED = f"""
@@ -216,53 +245,50 @@ def release(db: sqlite3.Connection, items: Sequence[Unbinding]) -> None:
 
 
 def _mark(db: sqlite3.Connection, items: Sequence[Unbinding], status: UnbindStatus) -> None:
-    change_each(
-        db,
-        f"UPDATE unbindings SET status = ? WHERE {_OPEN}",  # noqa: S608  # a constant
-        [(status, item.row, item.kind, item.user_id) for item in items],
-    )
+    keys = [(item.row, item.kind, item.user_id) for item in items]
+    check_changed(len(items), db.execute(_MARK, (status, as_json(keys))).rowcount)
 
 
 def _mark_rows(
     db: sqlite3.Connection, items: Sequence[Unbinding], before: Status, after: Status
 ) -> None:
     """Mark the rows that name what is to be unbound; those in doubt stay so."""
-    db.executemany(
-        "UPDATE stored_rows SET status = ? WHERE id = ? AND status = ?",
-        [(CODES[after], item.row, CODES[before]) for item in items if item.is_listed],
-    )
+    rows = [item.row for item in items if item.is_listed]
+    db.execute(_MARK_ROWS, (CODES[after], CODES[before], as_json(rows)))
 
 
 def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
     """Record how unbindings ended, and delete the bindings that are gone."""
-    change_each(
-        db,
-        "UPDATE unbindings SET status = ?, attempts = ?, settled_at = ?, detail = ?, "  # noqa: S608  # a constant
-        "http_status = ?, code = coalesce(?, ''), message = coalesce(?, ''), "
-        f"trace_id = coalesce(?, '') WHERE {_OPEN}",
-        [
-            (
-                *(item.status, item.attempts, iso(now), item.detail),
-                *transitions.answer_of(item.last),
-                *(item.row, item.kind, item.user_id),
-            )
-            for item in items
-        ],
-    )
+    _settle(db, now, items)
     # Released, and then a list decided: for the row it was sent all the same.
     sent = [item for item in items if item.attempts or item.was_sent]
     _mark_rows(db, sent, Status.STAGED, Status.CLAIMED)
     transitions.settle(db, now, [ended_of(item) for item in items if item.is_listed])
     gone = [item for item in items if item.status.about.is_gone]
-    leaving.remember(db, (item for item in gone if item.kind is UnbindKind.LEAVE))
-    db.executemany(
-        "DELETE FROM bindings WHERE user_id = ? AND machine_code = ? AND device_id = ?",
-        [(item.user_id, item.machine_code, item.device_id) for item in gone],
-    )
+    leaving.remember(db, [item for item in gone if item.kind is UnbindKind.LEAVE])
+    keys = [(item.user_id, item.machine_code, item.device_id) for item in gone]
+    db.execute(_FORGET, (as_json(keys),))
     moved = [(item.row,) for item in items if item.kind is UnbindKind.MOVE]
     db.executemany(_SEND_MOVED, moved)
     db.executemany(_KEEP_MOVED, moved)
     _withdraw_moved(db, now, {row >> RUN_SHIFT for (row,) in moved})
+
+
+def _settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
+    ends: list[tuple[object, ...]] = [
+        (
+            *(item.row, item.kind, item.user_id, item.status, item.attempts, item.detail),
+            *transitions.answer_of(item.last),
+        )
+        for item in items
+    ]
+    moment, missing = iso(now), (None,) * len(_END)
+    changed = 0
+    for first in range(0, len(ends), _TOGETHER):
+        some = ends[first : first + _TOGETHER]
+        some += [missing] * (_TOGETHER - len(some))
+        changed += db.execute(_SETTLE, (moment, *chain.from_iterable(some))).rowcount
+    check_changed(len(items), changed)
 
 
 def _withdraw_moved(db: sqlite3.Connection, now: datetime, runs: Collection[int]) -> None:

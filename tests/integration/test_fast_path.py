@@ -178,6 +178,7 @@ REQUESTS = {
     "list": lambda: outgoing("GET", X_User_Id="u", Authorization="Bearer \u00e4\u20ac"),
     "unbind": lambda: outgoing("DELETE", f"{PATH}/18%2F4", X_User_Id="u"),
     "query": lambda: outgoing("GET", "/a/../b?x=%41&y=+#part"),
+    "dots": lambda: outgoing("DELETE", "/a/./../%2e/%41~-_.", X_User_Id="u"),
     "two slashes": lambda: outgoing("POST", "//a", b"{}"),
     "tab": lambda: outgoing("GET", X_User_Id="a\tb"),
     "app": lambda: signed(App("app1", "s3cret")),

@@ -262,7 +262,7 @@ def stop_at(bench, monkeypatch):
     return stop_at
 
 
-@pytest.mark.parametrize(("call", "number"), [("unbind", 2), ("list_devices", 2)])
+@pytest.mark.parametrize(("call", "number"), [("answer_unbind", 2), ("list_devices", 2)])
 async def test_what_got_no_answer_is_looked_up_before_a_stop_ends(bench, stop_at, call, number):
     """Carried out and not answered, and stopped then, or while the first list is read for it."""
     bench.server.unbind_planned.extend([LOST] * 100)
@@ -279,7 +279,7 @@ async def test_what_got_no_answer_is_looked_up_before_a_stop_ends(bench, stop_at
 async def test_where_all_of_a_user_leaves_a_stop_asks_once_more(bench, stop_at):
     """An empty list proves nothing; the server says of each that it is not there."""
     bench.server.unbind_planned.extend([LOST] * 3)
-    stop_at("unbind", 3)
+    stop_at("answer_unbind", 3)
     async with bench.ledger() as ledger:
         run = await listed(ledger, DEVICES)
         await sent(bench, ledger, run)

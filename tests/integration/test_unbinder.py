@@ -12,6 +12,7 @@ from bulkbind.engine import Parts, Unbinder
 from bulkbind.engine.retry import Retries
 from bulkbind.engine.unbinder import CHUNK, _grouped
 from bulkbind.ledger import UndoReader, reading
+from bulkbind.ledger.ledger import Unbindings
 from bulkbind.model import (
     Accepted,
     AuthExpired,
@@ -27,6 +28,7 @@ from bulkbind.model import (
     UnbindKind,
     Unreachable,
 )
+from bulkbind.pacing import Pacer
 from bulkbind.settings import ReadbackSettings, SendSettings
 from tests.integration.test_engine import Bench
 from tests.support.fakes import ERRED, LOST, NAMELESS, OTHERS
@@ -94,8 +96,10 @@ def on_server(bench) -> set[str]:
     return {code for devices in bench.server.bindings.values() for code in devices}
 
 
-async def test_what_the_run_bound_is_gone(bench):
+@pytest.mark.parametrize("lands_late", [False, True])
+async def test_what_the_run_bound_is_gone(bench, lands_late):
     """Every device is unbound with one request, one list a user; ledger and server agree."""
+    bench.server.lands_late = lands_late
     bench.server.put("u0", "OTHER")
 
     summary, rows = await undone(bench)
@@ -112,9 +116,56 @@ def test_users_share_a_claim_but_the_first():
     """As many as have so many bindings together; who has more is alone."""
     users = {"a": 1, "b": CHUNK - 2, "c": 2, "d": CHUNK + 1, "e": 1, "f": 1}
 
-    assert list(_grouped(users, is_first_alone=True)) == [["a"], ["b", "c"], ["d"], ["e", "f"]]
-    assert list(_grouped(users, is_first_alone=False)) == [["a", "b"], ["c"], ["d"], ["e", "f"]]
-    assert list(_grouped({}, is_first_alone=True)) == []
+    def grouped(*, is_first_alone):
+        return list(_grouped(users, lambda: CHUNK, is_first_alone=is_first_alone))
+
+    assert grouped(is_first_alone=True) == [["a"], ["b", "c"], ["d"], ["e", "f"]]
+    assert grouped(is_first_alone=False) == [["a", "b"], ["c"], ["d"], ["e", "f"]]
+    assert not list(_grouped({}, lambda: CHUNK, is_first_alone=True))
+
+
+@pytest.mark.parametrize(("per_s", "most"), [(8.0, 2), (0.5, 1), (None, 3)])
+async def test_about_a_second_of_the_pace_is_claimed(bench, monkeypatch, per_s, most):
+    """At a slow pace few are in question after a crash; else all of a group's are."""
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, per_s)
+    claimed: list[int] = []
+    claim = Unbindings.claim
+
+    async def noted(self, items):
+        claimed.append(len(items))
+        await self.execute(claim, items)
+
+    monkeypatch.setattr(Unbindings, "claim", noted)
+
+    _, rows = await undone(bench)
+
+    assert statuses(rows) == {"unbound": 9}
+    assert max(claimed) == most if per_s else max(claimed) >= most
+
+
+@pytest.mark.parametrize("lands_late", [False, True])
+async def test_an_error_of_our_own_ends_it_once_what_has_left_is_back(bench, lands_late):
+    """It is raised; what was answered is unbound, and the same undo goes on with the rest."""
+    bench.server.lands_late = lands_late
+    halt, judged = Unbinder._halt, iter(range(99))
+
+    def failing(self, attempt):
+        if attempt.message == "as planned" and next(judged) == 7:  # the list of a user is one, too
+            raise ZeroDivisionError
+        halt(self, attempt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Unbinder, "_halt", failing)
+        with pytest.raises(ExceptionGroup, match="unhandled") as caught:
+            await undone(bench)
+    left = set(on_server(bench))
+    bench.renew()
+    _, rows = await undone(bench)
+
+    assert caught.group_contains(ZeroDivisionError, depth=1)
+    assert len(left) < len(DEVICES)
+    assert set(statuses(rows)) == {"unbound"}
+    assert not on_server(bench)
 
 
 async def test_what_is_not_the_runs_any_more_is_left_alone(bench):
@@ -166,23 +217,28 @@ async def test_a_refusal_is_a_failure_only_if_the_list_still_shows_it(bench):
 
 async def test_an_unbind_that_is_done_after_anothers_refusal_has_not_failed(bench):
     """The list that is read at once still shows the device; the next one decides."""
-    unbind = bench.server.unbind
+    answer = bench.server.answer_unbind
 
     async def later(user_id, machine_code):
         await bench.clock.sleep(1.0)
         del bench.server.bindings[user_id][machine_code]
 
-    async def refused_but_done(user_id, device_id, machine_code):
+    async def refused_but_done(permit, user_id, device_id):
         if bench.later is not None:
-            return await unbind(user_id, device_id, machine_code)
-        bench.later = asyncio.create_task(later(user_id, machine_code), name="later")
+            return await answer(permit, user_id, device_id)
+        code = next(
+            c for c, r in bench.server.bindings[user_id].items() if r.device_id == device_id
+        )
+        bench.later = asyncio.create_task(later(user_id, code), name="later")
+        bench.pacer.report(permit, Refused())
         return bench.server._attempt(Refused(), bench.server._now())
 
     bench.later = None
 
-    bench.server.unbind = refused_but_done
+    bench.server.answer_unbind = refused_but_done
     summary, rows = await undone(bench)
 
+    assert bench.later is not None
     assert statuses(rows).keys() <= {"unbound", "already_gone"}
     assert not summary.needs_person
 

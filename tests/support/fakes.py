@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bulkbind.clock import iso
 from bulkbind.engine.proof import accepted
@@ -29,7 +29,7 @@ from bulkbind.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from bulkbind.engine import StopSignal
     from bulkbind.engine.ports import Came, Landed, Landing
@@ -153,7 +153,7 @@ class FakeServer:
 
         permits = self.pacer.try_permits(len(devices))
         for place, permit in enumerate(permits):
-            self._begin(permit, devices[place], partial(told, place))
+            self._begin(self.answer_to(permit, devices[place]), partial(told, place))
         return len(permits)
 
     async def post(
@@ -173,11 +173,11 @@ class FakeServer:
             landed(partial(self.answer_to, permit, device))
             return True
 
-        self._begin(permit, device, landed)
+        self._begin(self.answer_to(permit, device), landed)
         return True
 
-    def _begin(self, permit: int, device: Device, landed: Landed) -> None:
-        task = asyncio.create_task(self.answer_to(permit, device), name="posted")
+    def _begin(self, answer: Coroutine[Any, Any, Attempt], landed: Landed) -> None:
+        task = asyncio.create_task(answer, name="posted")
         self._posted[task] = landed
         task.add_done_callback(self._come)
 
@@ -256,7 +256,25 @@ class FakeServer:
         return Listing(attempt, shown)
 
     async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:  # noqa: ARG002  # the protocol's
+        return await self.answer_unbind(await self.pacer.permit(), user_id, device_id)
+
+    async def post_unbind(
+        self,
+        user_id: str,
+        device_id: str,
+        machine_code: str,  # noqa: ARG002  # the protocol's
+        landed: Landed,
+    ) -> bool:
         permit = await self.pacer.permit()
+        unbind = partial(self.answer_unbind, permit, user_id, device_id)
+        if self.lands_late:
+            landed(unbind)
+        else:
+            self._begin(unbind(), landed)
+        return True
+
+    async def answer_unbind(self, permit: int, user_id: str, device_id: str) -> Attempt:
+        """Answer an unbind that has its permit, and report the verdict."""
         sent_at = self._now()
         self.unbinds[device_id] += 1
         await self.clock.sleep(self.latency_s)

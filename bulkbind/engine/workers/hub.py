@@ -160,6 +160,17 @@ class Hub:
         """Send one unbind."""
         return await self._local.unbind(user_id, device_id, machine_code, credential)
 
+    def post_unbind(
+        self,
+        user_id: str,
+        device_id: str,
+        machine_code: str,
+        credential: Credential,
+        landed: Landed,
+    ) -> None:
+        """See `Client`."""
+        self._local.post_unbind(user_id, device_id, machine_code, credential, landed)
+
     async def call(self, call: SessionCall) -> Attempt:
         """Send one call that renews a session."""
         return await self._local.call(call)

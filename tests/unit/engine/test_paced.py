@@ -114,6 +114,10 @@ class FakeClient:
         self.seen.append(f"unbind {device_id} with {credential}")
         return self.attempts.pop(0)
 
+    def post_unbind(self, user_id, device_id, machine_code, credential, landed):  # noqa: ARG002  # the protocol's
+        self.seen.append(f"post unbind {device_id} with {credential}")
+        self.landed = landed
+
     def on_unasked(self, _):
         """Note nothing."""
 

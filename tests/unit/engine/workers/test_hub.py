@@ -97,6 +97,9 @@ class Local:
     async def unbind(self, user_id, device_id, machine_code, credential):
         raise NotImplementedError
 
+    def post_unbind(self, user_id, device_id, machine_code, credential, landed):
+        raise NotImplementedError
+
     async def call(self, call):
         raise NotImplementedError
 
