@@ -90,8 +90,8 @@ class UnbindingLedger(Protocol):
     ) -> list[Unbinding]:
         """Return what to unbind from users in rows up to *last*."""
 
-    async def known(self, user_id: str) -> dict[str, str]:
-        """Return the device ids of a user's known bindings, by machine code."""
+    async def known_of(self, user_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the device ids of users' known bindings, by user and machine code."""
 
     async def stranger(
         self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
@@ -162,7 +162,10 @@ class Unbinder:
 
         async def first_look(user_ids: Sequence[str]) -> None:
             users = _by_user(await self._unbindings.open_of(run, kind, user_ids, last))
-            looks = await _all(self._look(*user) for user in users.items())
+            known = await self._unbindings.known_of(list(users))
+            looks = await _all(
+                self._look(user_id, items, known[user_id]) for user_id, items in users.items()
+            )
             shown: list[Unbinding] = []
             for (user_id, items), look in zip(users.items(), looks, strict=True):
                 if isinstance(look, str):
@@ -288,22 +291,32 @@ class Unbinder:
         due_at = look.at + self._settle_s
         await self._wait(TimeUse.SETTLING, jitter(max(0.0, due_at - self._clock.monotonic())))
 
-    async def _look(self, user_id: str, items: Sequence[Unbinding]) -> Look | str:
+    async def _look(
+        self,
+        user_id: str,
+        items: Sequence[Unbinding],
+        known: Mapping[str, str] | None = None,
+    ) -> Look | str:
         """Read a user's list; return what it shows, or why it cannot be read."""
         wanted = {item.machine_code: item.device_id for item in items}
-        look, _ = await self.look_for(user_id, wanted.keys(), wanted)
+        look, _ = await self.look_for(user_id, wanted.keys(), wanted, known)
         return look
 
     async def look_for(
-        self, user_id: str, codes: Collection[str], wanted: Mapping[str, str] = _NOTHING
-    ) -> tuple[Look | str, dict[str, str]]:
+        self,
+        user_id: str,
+        codes: Collection[str],
+        wanted: Mapping[str, str] = _NOTHING,
+        known: Mapping[str, str] | None = None,
+    ) -> tuple[Look | str, Mapping[str, str]]:
         """Read a user's list; return what it shows of *codes*, or why not, and what is known.
 
-        *wanted*: device ids that should be there as well, by machine code.
+        *wanted*: device ids that should be there as well, by machine code; *known*: None: is read.
 
         Raises: DrainedError when the run stops.
         """
-        known = await self._unbindings.known(user_id)
+        if known is None:
+            known = (await self._unbindings.known_of([user_id]))[user_id]
         asked_at = self._clock.monotonic()
         listing = await self._read(user_id)
         if self._stop.cuts or (self._stop.is_set and listing.records is None):

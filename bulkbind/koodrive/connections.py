@@ -547,9 +547,7 @@ class FastPath:
             headers[hdrs.CONTENT_TYPE] = self._content_type
         elif request.method != hdrs.METH_GET:
             headers[hdrs.CONTENT_LENGTH] = "0"
-        path = request.path
-        target = path if _PLAIN_PATH.fullmatch(path) else _target(self._endpoint + path)
-        head = serialized(f"{request.method} {target} HTTP/1.1", headers)
+        head = serialized(_request_line(request.method, self._endpoint, request.path), headers)
         return head + body if body else head
 
 
@@ -573,6 +571,8 @@ def like_all(session: aiohttp.ClientSession, endpoint: str, proxy: Proxy | None)
 
 
 @lru_cache(maxsize=64)  # nearly every request has the same
-def _target(url: str) -> str:
-    """Return what a request names as aiohttp writes it: without a fragment."""
-    return URL(url, encoded=True).raw_path_qs
+def _request_line(method: str, endpoint: str, path: str) -> str:
+    """Return the first line of a request as aiohttp writes it: without a fragment."""
+    is_plain = _PLAIN_PATH.fullmatch(path)
+    target = path if is_plain else URL(endpoint + path, encoded=True).raw_path_qs
+    return f"{method} {target} HTTP/1.1"

@@ -189,7 +189,7 @@ class Unbindings(Verbs):
     count_left = verb(unbinding.count_left)
     next_rows = verb(unbinding.next_rows)
     users = verb(unbinding.users)
-    known = verb(transitions.known)
+    known_of = verb(transitions.known_of)
     stranger = verb(transitions.stranger)
     open_of = verb(unbinding.open_of)
     claim = verb(unbinding.claim)

@@ -557,12 +557,19 @@ def _with_request_id(attempt: Attempt) -> str:
 
 def known(db: sqlite3.Connection, user_id: str) -> dict[str, str]:
     """Return the device ids of a user's known bindings, by machine code."""
-    return dict(
-        db.execute(
-            "SELECT machine_code, device_id FROM bindings WHERE user_id = ? ORDER BY machine_code",
-            (user_id,),
-        )
+    return known_of(db, [user_id])[user_id]
+
+
+def known_of(db: sqlite3.Connection, user_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the device ids of users' known bindings, by user and machine code."""
+    found: dict[str, dict[str, str]] = {user_id: {} for user_id in user_ids}
+    query = (
+        "SELECT user_id, machine_code, device_id FROM bindings "  # noqa: S608  # a constant
+        f"WHERE user_id IN {THESE} ORDER BY machine_code"
     )
+    for user_id, code, device_id in db.execute(query, (as_json(user_ids),)):
+        found[user_id][code] = device_id
+    return found
 
 
 def stranger(

@@ -6,8 +6,9 @@ Each function runs inside the caller's transaction.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from bulkbind.clock import iso
 from bulkbind.ledger import leaving, staging, transitions
@@ -21,7 +22,6 @@ from bulkbind.ledger.store import (
     check_changed,
     get_facts,
     int_of,
-    marks,
     of_status,
     put_facts,
     span,
@@ -53,18 +53,17 @@ UPDATE unbindings SET status = ?
    AND {UNBIND_OPEN}
 """  # noqa: S608  # constants
 _MARK_ROWS = f"UPDATE stored_rows SET status = ? WHERE status = ? AND id IN {THESE}"  # noqa: S608  # a constant
-_END = ("row", "kind", "user_id", "status", "attempts", "detail", "http_status", "code", "message",
-        "trace_id")  # fmt: skip
+_End: TypeAlias = "tuple[str, int, str, int | None, str, str]"
+"""Status, attempts, detail, and the answer's HTTP status, code and message."""
 _TOGETHER = 50
-"""So many ends are written by one statement, as values: to read them from JSON takes longer."""
+"""So many that ended alike are written by one statement, as values: JSON takes longer to read."""
 _SETTLE = f"""
 UPDATE unbindings
-   SET status = e.status, attempts = e.attempts, detail = e.detail, http_status = e.http_status,
-       code = coalesce(e.code, ''), message = coalesce(e.message, ''),
-       trace_id = coalesce(e.trace_id, ''), settled_at = ?
-  FROM (WITH e ({", ".join(_END)}) AS (VALUES {", ".join([f"({marks(len(_END))})"] * _TOGETHER)})
+   SET settled_at = ?, status = ?, attempts = ?, detail = ?, http_status = ?, code = ?,
+       message = ?, trace_id = e.trace_id
+  FROM (WITH e (row, user_id, trace_id) AS (VALUES {", ".join(["(?, ?, ?)"] * _TOGETHER)})
         SELECT * FROM e) e
- WHERE unbindings.row = e.row AND unbindings.kind = e.kind AND unbindings.user_id = e.user_id
+ WHERE unbindings.row = e.row AND unbindings.kind = ? AND unbindings.user_id = e.user_id
    AND unbindings.{UNBIND_OPEN}
 """  # noqa: S608  # constants
 _FORGET = f"""
@@ -275,19 +274,19 @@ def settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) ->
 
 
 def _settle(db: sqlite3.Connection, now: datetime, items: Sequence[Unbinding]) -> None:
-    ends: list[tuple[object, ...]] = [
-        (
-            *(item.row, item.kind, item.user_id, item.status, item.attempts, item.detail),
-            *transitions.answer_of(item.last),
-        )
-        for item in items
-    ]
-    moment, missing = iso(now), (None,) * len(_END)
-    changed = 0
-    for first in range(0, len(ends), _TOGETHER):
-        some = ends[first : first + _TOGETHER]
-        some += [missing] * (_TOGETHER - len(some))
-        changed += db.execute(_SETTLE, (moment, *chain.from_iterable(some))).rowcount
+    alike = defaultdict[tuple[_End, UnbindKind], list[tuple[int, str, str]]](list)
+    for item in items:
+        http_status, code, message, trace = transitions.answer_of(item.last)
+        said = (http_status, code or "", message or "")
+        ended = (item.status, item.attempts, item.detail, *said)
+        alike[ended, item.kind].append((item.row, item.user_id, trace or ""))
+    moment, changed = iso(now), 0
+    for (end, kind), those in alike.items():
+        for first in range(0, len(those), _TOGETHER):
+            some: list[tuple[object, ...]] = [*those[first : first + _TOGETHER]]
+            some += [(None, None, None)] * (_TOGETHER - len(some))
+            values = (moment, *end, *chain.from_iterable(some), kind)
+            changed += db.execute(_SETTLE, values).rowcount
     check_changed(len(items), changed)
 
 
