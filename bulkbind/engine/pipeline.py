@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from bulkbind.settings import ReadbackSettings, SendSettings
 
 T = TypeVar("T")
-BATCHES = 4
+BATCHES, MOST_BATCHES = 4, 16
 """A batch is at most this many times the concurrency, and about a second of the pace, so that few
 rows are in question after a crash. The next one is fetched when half of it is left."""
+QUICK_S = 0.1
+"""The next batch is twice as large if it is wanted so soon after the last one, else half."""
 
 
 class Claims:
@@ -61,6 +63,9 @@ class Claims:
         self._fetching: asyncio.Task[None] | None = None
         self._last = 0
         self._left_out: set[int] = set()
+        self._clock = parts.clock
+        self._size = BATCHES * concurrency
+        self._fetched_at = -QUICK_S
         self._low = 0
         """The next batch is fetched when at most this many wait."""
         self._left = first
@@ -108,9 +113,11 @@ class Claims:
         return self.ready() if ahead else self._waiting.popleft()
 
     def _batch(self) -> int:
-        most = BATCHES * self._concurrency
-        per_s = self._gate.per_s()
-        return most if per_s is None else max(1, min(most, int(per_s)))
+        now, per_s = self._clock.monotonic(), self._gate.per_s()
+        size = self._size * 2 if now - self._fetched_at < QUICK_S else self._size // 2
+        least, most = BATCHES * self._concurrency, MOST_BATCHES * self._concurrency
+        self._size, self._fetched_at = max(least, min(most, size)), now
+        return self._size if per_s is None else max(1, min(self._size, int(per_s)))
 
     def _is_idle(self) -> bool:
         return self._fetching is None or self._fetching.done()
