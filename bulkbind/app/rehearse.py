@@ -15,7 +15,6 @@ from bulkbind.app.run import run
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.session import Leave
 from bulkbind.app.unbind import unbind
-from bulkbind.sandbox import Sandbox, SandboxOptions
 from bulkbind.settings import ApiSettings, AuthSettings
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from bulkbind.app.inputs import Named
     from bulkbind.app.session.sending import RunResult
     from bulkbind.engine import StopSignal
+    from bulkbind.sandbox import SandboxOptions
     from bulkbind.settings import Settings
 
 OUT = Path("bulkbind-report/rehearsal")
@@ -52,6 +52,8 @@ async def rehearse(
 
     Raises: as `run`.
     """
+    from bulkbind.sandbox import Sandbox, SandboxOptions  # noqa: PLC0415  # no other run needs it
+
     listener = listener or Listener()
     with tempfile.TemporaryDirectory(prefix="bulkbind-rehearsal-") as folder:
         async with Sandbox(sandbox or SandboxOptions()) as served:

@@ -13,7 +13,7 @@ from bulkbind.app.plan import load_plan
 from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.run import resume, run
 from bulkbind.cli import options
-from bulkbind.cli.commands.sandbox import behaviour_from, behaviour_options
+from bulkbind.cli.behaviour import behaviour_from, behaviour_options
 from bulkbind.cli.here import again
 from bulkbind.cli.options import run_argument
 from bulkbind.cli.running import explained

@@ -1,4 +1,4 @@
-"""`bulkbind sandbox`, and the options of every command that starts a sandbox."""
+"""`bulkbind sandbox`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from bulkbind.cli import options
+from bulkbind.cli.behaviour import behaviour_from, behaviour_options
 from bulkbind.cli.console import say
 from bulkbind.cli.running import explained, run_until_done
 from bulkbind.errors import ExitCode, UsageError
 from bulkbind.model.wording import counted
 from bulkbind.sandbox import (
     Sandbox,
-    SandboxOptions,
-    parse_fault,
-    parse_limit,
     parse_time,
     read_credentials,
 )
@@ -27,7 +25,7 @@ from bulkbind.sandbox.limit_announcements import FORMS
 from bulkbind.sandbox.specs import LIMIT_HELP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from bulkbind.engine import StopSignal
@@ -94,49 +92,6 @@ HELP = "\n\n".join(
         ORDER,
     )
 )
-
-
-behaviour_options = options.together(
-    [
-        options.option(
-            "--limit",
-            "limits",
-            multiple=True,
-            metavar="[KIND:]N/UNIT[,KEY=VALUE...]",
-            help="limit of the sandbox's gateway, e.g. 60/s; repeatable: all of them hold  "
-            "[default: none]",
-        ),
-        options.option(
-            "--fault",
-            "faults",
-            multiple=True,
-            metavar="NAME=P[,KEY=VALUE...]",
-            shell_complete=options.offering(*(f"{kind}=" for kind in KINDS)),
-            help="fault of the sandbox with probability P (0 to 1), e.g. "
-            "reset-after=0.03; repeatable  [default: none]",
-        ),
-        options.option(
-            "--seed", type=int, help="makes the sandbox's faults repeatable  [default: chance]"
-        ),
-    ]
-)
-"""`--limit`, `--fault` and `--seed`, as `limits`, `faults` and `seed`."""
-
-
-def behaviour_from(
-    limits: Sequence[str], faults: Sequence[str], seed: int | None
-) -> SandboxOptions:
-    """Return the values of `behaviour_options` as options of a sandbox. Raises: UsageError."""
-    try:
-        return SandboxOptions(
-            limits=tuple(map(parse_limit, limits)),
-            faults=tuple(map(parse_fault, faults)),
-            seed=seed,
-        )
-    except ValueError as error:
-        raise UsageError(
-            str(error), hint="`bulkbind sandbox --help` lists kinds, keys, forms and faults"
-        ) from None
 
 
 @options.command("sandbox", help=HELP)

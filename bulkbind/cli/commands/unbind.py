@@ -11,8 +11,8 @@ from bulkbind.app.rehearse import rehearse as rehearse_run
 from bulkbind.app.session.session import Leave
 from bulkbind.app.unbind import unbind
 from bulkbind.cli import options
+from bulkbind.cli.behaviour import behaviour_options
 from bulkbind.cli.commands.run import note, rehearsal_from, rehearse
-from bulkbind.cli.commands.sandbox import behaviour_options
 from bulkbind.cli.running import explained
 from bulkbind.cli.send import send
 from bulkbind.settings import Group
