@@ -237,6 +237,7 @@ def test_another_name_is_told_by_the_row_and_by_the_night(db):
         ("0", "9999-12-31T23:59:59.999Z", "ab" * 21 + "0" * 16),
         ("1e3", "2026-11-24T00:00:00.0000Z", "é" * 58),
         ("+1", "5", "a" * 57),
+        ("1e5", "1e5", "ab" * 21 + "00000000000001e5"),
     ],
 )
 def test_what_is_stored_shorter_is_told_to_the_letter(db, device_id, create_time, trace_id):
