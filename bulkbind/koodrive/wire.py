@@ -36,9 +36,12 @@ class TraceIds:
         self._process = secrets.token_hex(21)
 
     def next(self) -> str:
-        """Return the next id: 42 random hex digits, then the count in 16."""
+        """Return the next id: 42 random hex digits, then the count in 16 decimal ones.
+
+        A ledger keeps the count as a number, and hex digits like 1e5 would be another one.
+        """
         self._count += 1
-        return f"{self._process}{self._count:016x}"
+        return f"{self._process}{self._count:016}"
 
 
 class XDates:

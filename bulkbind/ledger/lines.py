@@ -36,27 +36,72 @@ class Part(NamedTuple):
 _SKIPPED = CODES[Status.SKIPPED]
 _SHOWN = " ".join(f"WHEN {code} THEN '{status.shown}'" for status, code in CODES.items())
 _NAME = "(SELECT n.{0} FROM names n WHERE n.device = r.device AND n.name = r.name)"
-_SINCE = f"""
-'bound since ' || {shown_time("b.since")} || ' by run ' ||
-(SELECT run_id FROM runs WHERE run = b.run) ||
-CASE WHEN r.name = b.name THEN '' ELSE '; under another {DETAILS}: --rebind sends these' END
-"""  # noqa: S608  # constants
-_CELLS = (
-    *("?3 ->> r.source", "r.line", "u.user_id", "d.machine_code"),
+_UNDER = f"iif(r.name = b.name, '', '; under another {DETAILS}: --rebind sends these')"
+
+
+class _Cell(NamedTuple):
+    """A cell, or several, as `printf` writes it: of so many values as its form has marks."""
+
+    form: str
+    values: str
+
+
+def _moment(value: str) -> _Cell:
+    """Return the cell of a moment stored as a number: its parts take half the time of the whole."""
+    seconds = f"{value} / 1000, 'unixepoch'"
+    return _Cell("%sT%s.%03dZ", f"date({seconds}), time({seconds}), {value} % 1000")
+
+
+def _is_number(value: str) -> str:
+    return f"{value} BETWEEN 0 AND 253402300799999"  # a text is more than any number
+
+
+def _line(cells: Sequence[_Cell | str]) -> str:
+    """Return the SQL of a line, of cells and of values that are cells."""
+    parts = [cell if isinstance(cell, _Cell) else _Cell("%s", cell) for cell in cells]
+    values = ", ".join(part.values for part in parts if part.values)
+    return f"printf('{','.join(part.form for part in parts)}', {values})"
+
+
+_ROW: tuple[_Cell | str, ...] = (
+    "CASE r.source WHEN ?3 THEN ?4 ELSE ?5 ->> r.source END",
+    _Cell("%d", "r.line"),
+    *("u.user_id", "d.machine_code"),
     *(f"CASE WHEN r.name THEN {_NAME.format(field)} ELSE d.{field} END" for field in OPTIONAL),
-    f"CASE r.status {_SHOWN} END",
-    "coalesce(o.device_id, b.device_id)",
+)
+_STATUS = f"CASE r.status {_SHOWN} END"
+_ANSWERED = (
+    *(*_ROW, _STATUS, "o.device_id", _moment("o.create_time")),
+    *("a.http_status", "a.code", "a.message", _Cell("%d", "o.attempts")),
+    *(_Cell("%s%016d", "t.word, o.traced"), _moment("o.settled_at"), _Cell("", "")),
+)
+_SINCE = _moment("b.since")
+_KNOWN = (
+    *(*_ROW, _Cell(Status.SKIPPED.shown, ""), "b.device_id", _moment("b.create_time")),
+    _Cell(",,,0,,", ""),
+    _Cell(f"bound since {_SINCE.form} by run %s%s", f"{_SINCE.values}, n.run_id, {_UNDER}"),
+)
+_ANY = (
+    *(*_ROW, _STATUS, "coalesce(o.device_id, b.device_id)"),
     shown_time("coalesce(o.create_time, b.create_time)"),
     *("a.http_status", "a.code", "a.message", "coalesce(o.attempts, 0)"),
     "t.word || coalesce(substr('0000000000000000' || o.traced, -16), '')",
     shown_time("o.settled_at"),
-    _SINCE,
+    f"'bound since ' || {shown_time('b.since')} || ' by run ' || n.run_id || {_UNDER}",
 )
 # `printf` takes less than half the time of as many `||`. It ends a text at a NUL, which neither a
 # value that keeps its rule nor an answer has.
+_LINE = f"""
+CASE WHEN {_is_number("o.create_time")} AND {_is_number("o.settled_at")}
+      AND typeof(o.traced) = 'integer'
+     THEN {_line(_ANSWERED)}
+     WHEN {_is_number("b.create_time")} AND {_is_number("b.since")}
+     THEN {_line(_KNOWN)}
+     ELSE {_line(_ANY)} END
+"""
 _USUAL = f"""
-SELECT count(*), group_concat(line, x'0d0a') FROM (
-SELECT printf('{",".join(["%s"] * len(_CELLS))}', {", ".join(_CELLS)}) AS line
+SELECT count(*), max(source), group_concat(line, x'0d0a') FROM (
+SELECT r.source, {_LINE} AS line
   FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
  CROSS JOIN users u ON u.user = d.user
   LEFT JOIN outcomes o ON o.id = r.id
@@ -64,6 +109,7 @@ SELECT printf('{",".join(["%s"] * len(_CELLS))}', {", ".join(_CELLS)}) AS line
   LEFT JOIN traces t ON t.trace = o.trace
   LEFT JOIN stored_bindings b
     ON b.device = CASE WHEN r.status = {_SKIPPED} AND o.id IS NULL THEN r.device END
+  LEFT JOIN runs n ON n.run = b.run
  WHERE r.id BETWEEN ?1 AND ?2 ORDER BY r.id)
 """  # noqa: S608  # constants
 _UNUSUAL = f"""
@@ -85,12 +131,16 @@ def lines(db: sqlite3.Connection, run: int, names: Sequence[str]) -> Generator[P
     first, last = span(run)
     last = int_of(db, "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id <= ?", (last,))
     named = json.dumps(names, ensure_ascii=False)
+    source = 0
 
     def usual(until: int) -> Iterator[Part]:
+        nonlocal source
         for begin in range(first, until + 1, AT_ONCE):
             end = min(begin + AT_ONCE - 1, until)
-            rows, text = db.execute(_USUAL, (begin, end, named)).fetchone()
+            values = (begin, end, source, names[source], named)
+            rows, last_source, text = db.execute(_USUAL, values).fetchone()
             if rows:
+                source = last_source  # which the next rows are mostly of, too
                 yield Part(begin, end, rows, text)
 
     for begin, end in _together(row for (row,) in db.execute(_UNUSUAL, (first, last))):

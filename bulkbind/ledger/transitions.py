@@ -473,18 +473,20 @@ def _settle(db: sqlite3.Connection, ended: Sequence[Ended]) -> None:
 
 def _said(
     db: sqlite3.Connection, row: int, attempt: Attempt
-) -> tuple[tuple[str, str, int | None], str, str | None]:
-    """Return an answer as it is stored: its words, and the two parts of its trace id."""
+) -> tuple[tuple[str, str, int | None], str, str | bytes | None]:
+    """Return an answer as it is stored: its words, and the two parts of its trace id.
+
+    The second is a number, or else bytes: a text like `1e5` would become another number.
+    """
     status, trace = attempt.http_status, attempt.trace_id
     if status is None:  # an earlier one stays
         query = "SELECT a.http_status FROM outcomes JOIN answers a USING (answer) WHERE id = ?"
         (status,) = db.execute(query, (row,)).fetchone() or (None,)
-    is_counted = len(trace) == TRACE_LENGTH
-    return (
-        (attempt.code, attempt.message, status),
-        trace[:TRACE_PROCESS] if is_counted else trace,
-        trace[TRACE_PROCESS:].lstrip("0") if is_counted else None,
-    )
+    if len(trace) != TRACE_LENGTH:
+        return (attempt.code, attempt.message, status), trace, None
+    process, count = trace[:TRACE_PROCESS], trace[TRACE_PROCESS:].lstrip("0")
+    is_number = count.isascii() and count.isdecimal()
+    return (attempt.code, attempt.message, status), process, count if is_number else count.encode()
 
 
 def _numbers_of_traces(db: sqlite3.Connection, words: Iterable[str]) -> dict[str, int]:

@@ -38,6 +38,9 @@ _KINDS = bytes(
 )
 """For `bytes.translate`: what may begin a formula (the wide forms begin with EF), what CSV needs
 quotes for, other delimiters, all else."""
+_IDLE = bytes(byte for byte in range(256) if chr(byte) not in ',"\t\r\n=+@\xef')
+"""What needs no quotes and begins no formula; and `-`, of which a table has many: see `_MINUS`."""
+_MINUS = re.compile(r"""-(?<![^,;|\t\r\n"]-)""")
 
 
 def is_harmless(table: str) -> bool:
@@ -53,8 +56,10 @@ def is_plain(table: str, marks: int) -> bool:
     *table*: rows whose cells are joined by commas, each ended by CRLF; *marks*: how many of these
     characters that are.
     """
-    kinds = _kinds(table)
-    return kinds.count(b",") == marks + 1 and not _may_begin(kinds)
+    left = table.encode("utf-8", "surrogatepass").translate(_KINDS, _IDLE)
+    if left.count(b",") != marks or _MINUS.search(table):
+        return False
+    return b"=" not in left or not _may_begin(_kinds(table))
 
 
 def _kinds(table: str) -> bytes:

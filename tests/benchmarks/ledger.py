@@ -63,17 +63,12 @@ async def claim(ledger: Ledger, run: int) -> list[Claim]:
 async def settle(ledger: Ledger, claims: list[Claim]) -> None:
     """Settle claims as bound, group by group."""
     outcome = Outcome(Status.BOUND, "1842812272691451648", "2026-11-24T00:00:00.000Z")
-    attempt = Attempt(
-        Accepted("", ""),
-        "0",
-        "success",
-        trace_id="t" * 58,
-        sent_at=0.0,
-        took_s=0.02,
-        http_status=200,
-    )
+    attempts = [
+        Attempt(Accepted("", ""), "0", "success", trace, sent_at=0.0, took_s=0.02, http_status=200)
+        for trace in (f"{'t' * 42}{number:016}" for number in range(GROUP))
+    ]
     for start in range(0, len(claims), GROUP):
-        for item in claims[start : start + GROUP]:
+        for item, attempt in zip(claims[start : start + GROUP], attempts, strict=False):
             ledger.settle(Claim(item.row, item.device, 1, last=attempt), outcome)
         await ledger.flushed()
 

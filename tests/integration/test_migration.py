@@ -154,6 +154,9 @@ UPDATE rows SET device_name = 'another', device_os = NULL WHERE id % 5 = 1 AND p
 UPDATE rows SET changes = 'cleaned' WHERE id % 7 = 1;
 UPDATE rows SET trace_id = 'odd', device_id = '007', create_time = '2026-02-30T00:00:00.000Z'
  WHERE id % 6 = 1 AND status = 'bound';
+UPDATE rows SET trace_id = printf('%042d', 1) || CASE id % 3 WHEN 0 THEN '00000000000001e5'
+                           WHEN 1 THEN '0000000000000485' ELSE '00000000000000f5' END
+ WHERE id % 6 <> 1 AND status = 'bound';
 UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
 """
 

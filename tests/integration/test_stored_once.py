@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -237,6 +238,7 @@ def test_another_name_is_told_by_the_row_and_by_the_night(db):
         ("0", "9999-12-31T23:59:59.999Z", "ab" * 21 + "0" * 16),
         ("1e3", "2026-11-24T00:00:00.0000Z", "é" * 58),
         ("+1", "5", "a" * 57),
+        ("1e5", "1e5", "ab" * 21 + "00000000000001e5"),
     ],
 )
 def test_what_is_stored_shorter_is_told_to_the_letter(db, device_id, create_time, trace_id):
@@ -271,6 +273,20 @@ def test_rows_are_told_in_parts_wherever_a_rule_is_broken(db, broken):
     run = confirmed(db, "large", rows)
 
     assert [row.line for row in told(db, run)] == list(range(len(rows)))
+
+
+def test_rows_of_several_manifests_name_their_own(db):
+    """Also where those of three lie together, and one of them has rows that are told apart."""
+    run = staging.begin(db, run_values("several"))
+    position = 0
+    for source, name in enumerate(["a.csv", "b.csv", "c.csv"]):
+        staging.add_source(db, run, source, replace(FORM, name=name))
+        rows = [valid(2, f"{source}"), valid(3, f"{source}x"), *[invalid(4)] * (source == 1)]
+        position = staging.stage(db, run, source, position, rows, rebind=False)
+    staging.ready(db, run)
+    staging.confirm(db, NOW, run)
+
+    assert [row.source for row in told(db, run)] == [0, 0, 1, 1, 1, 2, 2]
 
 
 def test_an_answer_without_status_leaves_the_earlier_one(db):

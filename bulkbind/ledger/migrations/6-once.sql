@@ -285,7 +285,11 @@ SELECT r.id, CASE WHEN r.status NOT IN ('staged', 'claimed', 'in_doubt') THEN r.
        (SELECT t.trace FROM traces t
          WHERE t.word = CASE length(r.trace_id) WHEN 58 THEN substr(r.trace_id, 1, 42)
                              ELSE r.trace_id END),
-       CASE length(r.trace_id) WHEN 58 THEN ltrim(substr(r.trace_id, 43), '0') END,
+       -- As bytes where it is no number: a text like 1e5 would become another one.
+       CASE WHEN length(r.trace_id) = 58
+            THEN iif(substr(r.trace_id, 43) GLOB '*[^0-9]*',
+                     CAST(ltrim(substr(r.trace_id, 43), '0') AS BLOB),
+                     ltrim(substr(r.trace_id, 43), '0')) END,
        CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (unixepoch(r.settled_at) * 1000
        + substr(r.settled_at, 21, 3))
                      / 1000.0, 'unixepoch') = r.settled_at
@@ -459,7 +463,10 @@ BEGIN
          (SELECT trace FROM traces
            WHERE word = CASE length(NEW.trace_id) WHEN 58 THEN substr(NEW.trace_id, 1, 42)
                              ELSE NEW.trace_id END),
-         CASE length(NEW.trace_id) WHEN 58 THEN ltrim(substr(NEW.trace_id, 43), '0') END,
+         CASE WHEN length(NEW.trace_id) = 58
+              THEN iif(substr(NEW.trace_id, 43) GLOB '*[^0-9]*',
+                       CAST(ltrim(substr(NEW.trace_id, 43), '0') AS BLOB),
+                       ltrim(substr(NEW.trace_id, 43), '0')) END,
          CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', (strftime('%s', NEW.settled_at) * 1000
          + substr(NEW.settled_at, 21, 3))
                        / 1000.0, 'unixepoch') = NEW.settled_at

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from bulkbind.manifest import open_manifest
-from bulkbind.manifest.formulas import is_harmless, safe, safe_call, safe_value
+from bulkbind.manifest.formulas import is_harmless, is_plain, safe, safe_call, safe_value
 from bulkbind.model import Problem, Record, ResultRow, RunState, RunSummary, Source, Status
 from bulkbind.model.fields import ABSENT, FIELDS, OPTIONAL
 from bulkbind.report import write_report
@@ -239,6 +239,22 @@ def test_results_are_written_as_if_each_cell_were_looked_at(given_rows, name):
 def test_a_table_as_it_is_nearly_always_is_harmless():
     """Times, signs within text and empty cells call for no second look."""
     assert is_harmless('a,2026-11-26T19:43:20+00:00,b@c,x=1,\r\n"a, b",c-d,\r\n')
+
+
+@pytest.mark.parametrize(
+    ("cell", "plain"),
+    [
+        *(("2026-11-26", True), ("van-1 x=1 b@c e+f", True), ("a;b", True), ("a\uff08", True)),
+        *(("-1", False), ("a;-1", False), ("a|=1", False), ("@x", False), ("\uff1dx", False)),
+        *(('a"b', False), ("a,b", False), ("a\tb", False), ("a\nb", False)),
+    ],
+)
+def test_a_table_is_plain_whose_cells_stand_in_csv_as_they_are(cell, plain):
+    """Wherever in a line the cell is; signs within a text do not count."""
+    for cells in ([cell, "x", "y"], ["x", cell, "y"], ["x", "y", cell]):
+        table = f"a,b,c\r\n{','.join(cells)}\r\n"
+        assert is_plain(table, 2 * 4) is plain
+    assert is_plain(f"{cell},b\r\n", 3) is plain
 
 
 def test_the_published_list_is_all_of_it():
