@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from bulkbind.koodrive.client import KooDrive
 from tests.acceptance.test_disk import binds, fill, small  # noqa: F401  # a fixture
 from tests.acceptance.test_workers import (
     SLOW,
@@ -151,3 +152,22 @@ def test_the_grace_ends_what_hangs_in_workers(tmp_path):
     assert found["bound"] < sent <= found["bound"] + found["in_doubt"]
     assert sum(found.values()) == ROWS
     assert not any(state["lost"] for state in summary(tmp_path)["workers"])
+
+
+def test_an_error_of_our_own_while_a_worker_is_heard_ends_the_run(tmp_path, monkeypatch):
+    """It does not go on without those rows, and is not done: the next one settles them."""
+    command = ("run", "fleet.csv", "--workers", "2", "--yes", "--out", "report")
+    write_csv(tmp_path / "fleet.csv", fleet(400))
+    with sandbox(*SLOW, home=tmp_path) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr(KooDrive, "learn_passed", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                called(*command, "--endpoint", url, "--rate", "100", home=tmp_path)
+        sent = binds(url)
+        done = called(*command, "--endpoint", url, home=tmp_path, BULKBIND_READBACK_SETTLE="500ms")
+        stats = ask(f"{url}/sandbox/stats")
+
+    assert done.returncode == 0, done.stderr
+    assert 0 < sent < 400
+    assert statuses(tmp_path / "report").keys() <= {"bound", "already_bound"}
+    assert stats.get("posted_again", 0) == 0

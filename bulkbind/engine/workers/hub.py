@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from bulkbind.engine.ports import Came, Client, Landed, Landing, Pool
+from bulkbind.engine.stop import first_of
 from bulkbind.engine.workers import messages
 from bulkbind.engine.workers.crew import Crew, Ordered
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
@@ -16,7 +17,7 @@ from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, R
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from bulkbind.clock import Clock
     from bulkbind.engine.workers.link import Link
@@ -101,6 +102,8 @@ class Hub:
         self._crews = [Crew(each + 1) for each in range(places.number)]
         self._takers: list[Crew] = []
         """Those who take orders."""
+        self._group = asyncio.TaskGroup()
+        """Whatever fails in it ends whoever has entered this, with that error."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._next = 1
         """The number of the next order."""
@@ -119,6 +122,7 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         await self._local.__aenter__()
+        await self._group.__aenter__()
         for crew in self._crews:
             self._begin(self._start(crew), f"start worker {crew.number}")
         self._begin(self._watch(), "watch workers")
@@ -133,10 +137,14 @@ class Hub:
                 crew.link.kill()  # it has not begun, and hears nothing yet
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        links = [crew.link for crew in self._crews if crew.link is not None]
-        await asyncio.gather(*(link.close() for link in links))
-        await self._local.__aexit__()
+        try:
+            await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            raise first_of(group) from None
+        finally:
+            links = [crew.link for crew in self._crews if crew.link is not None]
+            await asyncio.gather(*(link.close() for link in links))
+            await self._local.__aexit__()
 
     def now(self) -> float:
         """Return the best estimate of the server's time, seconds since 1970."""
@@ -294,12 +302,18 @@ class Hub:
         """Return how the workers are doing."""
         return [crew.state(is_over=self._is_over) for crew in self._crews]
 
-    def _begin(self, work: Awaitable[None], name: str) -> None:
-        task = asyncio.ensure_future(work)
-        if isinstance(task, asyncio.Task):
-            task.set_name(name)
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _fail(self, error: Exception) -> None:
+        """End the run: what was being heard or told is not known to be."""
+        work = _failing(error)
+        try:
+            self._begin(work, "fail")
+        except RuntimeError:  # it has failed already
+            work.close()
 
     async def _start(self, crew: Crew) -> None:
         frames = messages.Frames(messages.TO_DRIVER)
@@ -310,11 +324,16 @@ class Hub:
                     if crew.lost:
                         return
                     self._hear(crew, message)
-            except (ValueError, TypeError) as error:  # of msgspec, too
-                self._lose(crew, f"it says what cannot be read: {error}")
+            except messages.UnreadableError as error:
+                lost(f"it says what cannot be read: {error}")
+            except Exception as error:  # noqa: BLE001  # the link calls: it ends the run
+                self._fail(error)
 
         def lost(how: str) -> None:
-            self._lose(crew, how)
+            try:
+                self._lose(crew, how)
+            except Exception as error:  # noqa: BLE001  # as above
+                self._fail(error)
 
         try:
             crew.link = await self._places.start(heard, lost)
@@ -472,6 +491,10 @@ class Hub:
             order.landing.landed(number - order.number, attempt)
         if all(crew.lost for crew in self._crews):
             self._places.alone(crew.lost)
+
+
+async def _failing(error: Exception) -> None:
+    raise error
 
 
 class _One:

@@ -43,6 +43,10 @@ _FIELDS: dict[type, tuple[str, ...]] = {
 }
 
 
+class UnreadableError(ValueError):
+    """What came is none of ours."""
+
+
 class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """*setup*: of the application, which knows what it means."""
 
@@ -140,12 +144,13 @@ class Said(msgspec.Struct, frozen=True, array_like=True, tag="said", gc=False):
         )
 
     def attempt(self) -> Attempt:
-        """Return the attempt. Raises: ValueError if its verdict is none of ours."""
-        kind = _KINDS.get(self.kind)
-        if kind is None:
-            raise ValueError(self.kind)
+        """Return the attempt. Raises: UnreadableError."""
+        try:
+            verdict = _KINDS[self.kind](*self.values)
+        except (KeyError, TypeError) as error:
+            raise UnreadableError(self.kind) from error
         return Attempt(
-            kind(*self.values),
+            verdict,
             self.code,
             self.message,
             self.trace_id,
@@ -181,6 +186,10 @@ class Passed(msgspec.Struct, frozen=True, array_like=True, tag="passed"):
     sent_at: list[float] = []
     took_s: list[float] = []
     connections: list[int] = []
+
+    def __post_init__(self) -> None:
+        if len({len(getattr(self, column)) for column in self.__struct_fields__[5:]}) > 1:
+            raise ValueError("columns of different lengths")
 
     @classmethod
     def of(cls, came: Sequence[tuple[int, Attempt]], *, is_ours: bool) -> Passed:
@@ -258,17 +267,21 @@ class Frames(Generic[M]):
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """Yield the messages that are whole. Raises: ValueError for bytes that are none of ours."""
+        """Yield the messages that are whole. Raises: UnreadableError."""
         data = self._rest + data if self._rest else data
         at = 0
         while len(data) - at >= LENGTH_BYTES:
             length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
             if length > MOST_BYTES:
-                raise ValueError(f"a frame of {length:,} bytes")
+                raise UnreadableError(f"a frame of {length:,} bytes")
             end = at + LENGTH_BYTES + length
             if len(data) < end:
                 break
             self._rest = data[end:]  # whoever stops in between has the rest
-            yield from self._decoder.decode(memoryview(data)[at + LENGTH_BYTES : end])
+            try:
+                messages = self._decoder.decode(memoryview(data)[at + LENGTH_BYTES : end])
+            except msgspec.MsgspecError as error:
+                raise UnreadableError(str(error)) from error
+            yield from messages
             at = end
         self._rest = data[at:]

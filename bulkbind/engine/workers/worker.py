@@ -175,8 +175,11 @@ class Worker:
     def _landed(self, number: int, came: Came) -> None:
         if callable(came):
             self._start(self._awaited(number, came))
-        else:
+            return
+        try:
             self._tell(number, came)
+        except Exception as error:  # noqa: BLE001  # a connection calls: the driver would wait
+            self._fail(f"it cannot tell what came: {type(error).__name__}: {error}")
 
     async def _awaited(self, number: int, came: Callable[[], Awaitable[Attempt | None]]) -> None:
         try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
@@ -429,11 +430,20 @@ async def test_a_worker_that_is_of_no_use_is_let_go(bench, said, why):
     assert bench.hub.workers()[0]["lost"] == why
 
 
-async def test_bytes_that_no_worker_sends_end_it(bench):
-    """Whatever wrote them cannot be trusted with rows."""
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\x00\x00\x01\xff",
+        frame([structs.replace(Said.of(1, BOUND), kind="Guessed")]),
+        frame([structs.replace(Said.of(1, BOUND), values=(1, 2, 3, 4))]),
+    ],
+    ids=["no message", "a verdict of its own", "a verdict of another form"],
+)
+async def test_what_no_worker_says_ends_it(bench, data):
+    """Whatever wrote it cannot be trusted with rows."""
     await bench.ready()
 
-    bench.wires[0].heard(b"\x00\x00\x00\x01\xff")
+    bench.wires[0].heard(data)
 
     assert bench.wires[0].is_killed
     assert bench.hub.workers()[0]["lost"].startswith("it says what cannot be read")
@@ -638,3 +648,57 @@ async def test_at_the_end_a_worker_that_has_not_begun_is_not_waited_for():
     assert all(wire.is_closed for wire in made.wires)
     assert [state["per_s"] for state in made.hub.workers()] == [1.5, 0.0]
     assert [state["settled"] for state in made.hub.workers()] == [6, 0]
+
+
+class BrokenError(Exception):
+    """An error of our own."""
+
+
+def breaks(*_: object) -> None:
+    """Raise it."""
+    raise BrokenError
+
+
+async def broken(made, where):
+    """Run a hub in which an error of our own is met."""
+    async with made.hub:
+        await made.turn()
+        if where == "told":
+            made.hub._setup = breaks
+        await made.ready()
+        if where == "watched":
+            made.hub._carried = breaks
+            made.clock.advance(BEAT_S)
+        made.hub.post(DEVICE, TOKEN, breaks)
+        wire = made.wires[0]
+        if where == "heard":
+            wire.say(Said.of(wire.orders()[0].number, BOUND), Beat(2))
+        elif where == "lost":
+            wire.lost("gone")
+        elif where == "learned":
+            made.local.learn = lambda _: int("ours")
+            wire.say(Said.of(wire.orders()[0].number, BOUND))
+        await asyncio.wait_for(asyncio.Event().wait(), 5)
+
+
+@pytest.mark.parametrize("where", ["heard", "lost", "watched", "told"])
+async def test_an_error_of_our_own_ends_the_run(where):
+    """What was being heard or told is not known to be, so whoever sends must not go on."""
+    made = Bench()
+
+    with pytest.raises(BrokenError):
+        await broken(made, where)
+
+    assert all(wire.is_closed for wire in made.wires)
+    assert not made.local.is_open
+
+
+async def test_an_error_of_our_own_is_not_the_workers():
+    """Whatever its kind, no worker is lost for it; what is said later changes nothing more."""
+    made = Bench()
+
+    with pytest.raises(ValueError, match="ours"):
+        await broken(made, "learned")
+    made.wires[1].say(Said.of(1, BOUND))
+
+    assert [state["lost"] for state in made.hub.workers()] == ["", ""]

@@ -26,6 +26,7 @@ from bulkbind.engine.workers.messages import (
     ToDriver,
     ToWorker,
     Unasked,
+    UnreadableError,
     frame,
 )
 from bulkbind.model import (
@@ -140,12 +141,13 @@ def test_both_sides_understand_all_that_they_are_told():
         b"\x00\x00\x00\x02hi",
         frame([Lease(1)]),
         frame([Beat(1)])[:-1] + b"\xc0",
+        frame([("passed", True, True, "0", "", None, [4, 5], ["id"])]),  # type: ignore[arg-type]
     ],
-    ids=["too long", "no messages", "of the other side", "of another form"],
+    ids=["too long", "no messages", "of the other side", "of another form", "uneven columns"],
 )
 def test_what_is_none_of_ours_is_refused(data):
     """Nothing is made of bytes that no driver or worker sends."""
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(UnreadableError, match=r"."):
         list(Frames(TO_DRIVER).feed(data))
 
 

@@ -270,3 +270,17 @@ async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_
     assert [*chain(*numbers)] == [*range(6)]
     assert {type(each) for each in said} == {kind}
     assert len(groups) < 6 if is_free else len(groups) == 6
+
+
+async def test_it_ends_if_it_cannot_tell_what_came(bench, monkeypatch):
+    """The driver would wait for that bind for ever."""
+    (beat,) = await bench.started()
+    bench.client.post = lambda _device, _key, landed, _timeout_s: landed(BOUND)
+    monkeypatch.setattr(Passed, "takes", lambda _: 1 / 0)
+
+    await bench.tell(Lease(beat), Order(7, 1, 3.0, [DEVICE]))
+
+    assert bench.heard[-1] == Failed(
+        "it cannot tell what came: ZeroDivisionError: division by zero"
+    )
+    assert bench.worker.failure.done()
