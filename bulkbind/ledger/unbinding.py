@@ -204,11 +204,14 @@ def next_rows(db: sqlite3.Connection, run: int, kind: UnbindKind, most: int) -> 
 
 
 def users(db: sqlite3.Connection, run: int, kind: UnbindKind, last: int) -> dict[str, int]:
-    """Return the numbers of open unbindings of rows up to *last* by user, in order."""
+    """Return the numbers of open unbindings of rows up to *last* by user, in order of their rows.
+
+    So users that are served together have rows near each other, and few pages change.
+    """
     found = db.execute(
         "SELECT user_id, count(*) FROM unbindings INDEXED BY unbindings_open "  # noqa: S608  # constants
         f"WHERE {UNBIND_OPEN} AND kind = ? AND row BETWEEN ? AND ? "
-        "GROUP BY user_id ORDER BY user_id",
+        "GROUP BY user_id ORDER BY min(row)",
         (kind, span(run)[0], last),
     )
     return dict(found.fetchall())
