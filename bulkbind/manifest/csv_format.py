@@ -12,6 +12,8 @@ from contextlib import suppress
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from msgspec.structs import replace
+
 from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.csv_dialect import DELIMITERS, Dialect, all_rows, find_dialect, reader
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
 _INCOMPLETE = "unexpected end of data"
 """Message of Python's reader for a row that continues after the last line."""
+FEWEST_CELLS = 3
+"""Of a row that may be found in a cell: prose with one comma in a line is more likely."""
 _BREAK = re.compile(r"\r\n|\r|\n")
 _MOST_BLANK = 10_000
 """Lines without a word that may precede the header."""
@@ -239,6 +243,7 @@ class CsvManifest:
             if not batch and stop is None:
                 return "", line
             after = first + cells.line_num
+            within: dict[int, str] = {}
             if stop is None and after - line == len(batch):
                 lines: Sequence[int] = range(line, after)
                 written = texts[line - first : after - first]
@@ -247,13 +252,32 @@ class CsvManifest:
                 lines, line = _line_numbers(batch, line)
                 ends = pairwise((*lines, line))
                 written = ["".join(texts[begin - first : end - first]) for begin, end in ends]
-            yield self._table.rows(batch, lines, texts=written, has_names=has_names)
+                within = self._rows_within(batch, lines)
+            rows = self._table.rows(batch, lines, texts=written, has_names=has_names)
+            yield [_holding(row, within.get(row.line)) for row in rows] if within else rows
             if stop is not None:
                 text = "".join(texts[line - first : after - first])
                 if _INCOMPLETE in str(stop):
                     return text, line
                 yield (self._unreadable(stop, line, text),)
                 line = after
+
+    def _rows_within(self, batch: list[list[str]], lines: Sequence[int]) -> dict[int, str]:
+        """Return by line which rows have a cell that holds another row, and that row's text.
+
+        A quote that is closed too late takes rows in; a cell of one's own prose makes none.
+        """
+        found: dict[int, str] = {}
+        for line, cells in zip(lines, batch, strict=True):
+            if len(cells) >= FEWEST_CELLS:
+                inner = chain.from_iterable(_BREAK.split(cell)[1:] for cell in cells)
+                rows = (text for text in inner if self._is_row(text))
+                if (text := next(rows, None)) is not None:
+                    found[line] = text
+        return found
+
+    def _is_row(self, text: str) -> bool:
+        return self._table.is_row(text.split(self._dialect.delimiter))
 
     def _check_length(self, rest: str, line: int) -> None:
         if len(rest) > LONGEST_LINE:
@@ -278,6 +302,15 @@ class CsvManifest:
             f"{last} cannot be told apart",
             hint="close the quote, or double it if it belongs to the cell",
         )
+
+
+def _holding(row: CheckedRow, inner: str | None) -> CheckedRow:
+    """Return a row as broken if a cell of it holds another row."""
+    if inner is None:
+        return row
+    why = f"a cell holds what reads as a row: {printable(inner)}"
+    problem = Problem("row", "row", printable(row.text.rstrip("\r\n")), _QUOTING, why)
+    return replace(row, problems=(problem,))
 
 
 def _count_breaks(row: str) -> int:

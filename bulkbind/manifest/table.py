@@ -293,6 +293,11 @@ class Table:
         self._saw_whole()
         return good
 
+    def is_row(self, cells: Sequence[str]) -> bool:
+        """Return whether cells make a row that keeps every rule; it counts as none."""
+        by_column = [[cell] for cell in cells]
+        return len(cells) == self._width and bool(self._checker.good(self._columns, by_column, 1))
+
     def good(
         self, by_column: Sequence[Sequence[str]], lines: Sequence[int], *, has_names: bool
     ) -> GoodRows | None:

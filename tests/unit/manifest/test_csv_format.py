@@ -387,6 +387,37 @@ def test_broken_quoting_over_several_lines_loses_no_text(read):
     assert rows[0].cells == ['"A,u\n"B",u']
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('A,u,"x\nB,u,x"\nC,u,x\n', [(2, None), (4, "C")]),
+        ('A,u,"x\r\nB,u,\r\nC,u,x"\r\n', [(2, None)]),
+        ('A,u,"x\n# B,u,x\n,u,\nB, u ,x"\nC,u,x\n', [(2, None), (6, "C")]),
+        ('A,u,"first, and\nthen more, of it"\nC,u,x\n', [(2, "A"), (4, "C")]),
+        ('A,u,"first\nthe second, of two, lines, at least"\nC,u,x\n', [(2, "A"), (4, "C")]),
+        ('A,u,"x\n\n"\nC,u,x\n', [(2, "A"), (5, "C")]),
+    ],
+    ids=["one", "two", "among others", "prose", "more cells", "blank"],
+)
+def test_a_cell_that_holds_a_row_is_a_quote_closed_too_late(read, text, found):
+    """Rows must not be lost in a cell; prose of several lines may stand there."""
+    rows = read(f"machine_code,user_id,note\n{text}")
+
+    assert outline(rows) == found
+    for row in rows:
+        if row.problems:
+            [problem] = row.problems
+            assert "a cell holds what reads as a row: B," in problem.found
+            assert row.text.strip() == text.split("\nC,u,x\n")[0].strip()
+
+
+def test_a_cell_of_a_narrow_file_may_hold_lines_with_a_comma(read):
+    """With two columns, any such line could be a row."""
+    [row] = read('machine_code,note\nA,"see\nB,too"\n', user_id="u")
+
+    assert not row.problems
+
+
 def test_quotes_within_a_cell_are_text(read):
     """A quote that does not begin a cell belongs to it."""
     [row] = read('machine_code,user_id,note\nA,u,24" screen\n')
