@@ -10,6 +10,9 @@ from typing import Protocol
 
 UNITS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 """The units of time by name, in seconds, the smallest first."""
+UNIT_NAMES = {unit: unit for unit in UNITS_S}
+UNIT_NAMES |= {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
+"""The same by all names that people type."""
 MINUTE_S, HOUR_S, DAY_S = UNITS_S["minute"], UNITS_S["hour"], UNITS_S["day"]
 
 

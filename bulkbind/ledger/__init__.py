@@ -26,6 +26,7 @@ from bulkbind.ledger.reading import (
     run_names,
     went_well_at,
 )
+from bulkbind.ledger.runs import left_by_user
 from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.steering import DONE, Sending, ask, done, sending
 from bulkbind.ledger.store import View

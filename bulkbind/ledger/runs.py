@@ -12,13 +12,15 @@ from bulkbind.ledger import changes, store, transitions, unbinding
 from bulkbind.ledger.store import (
     OPEN,
     RUN_SHIFT,
+    codes,
     get_facts,
     get_meta,
     put_facts,
     put_meta,
+    span,
     sql_list,
 )
-from bulkbind.model import CAN_RESUME, LiveFacts, RunFacts, RunState, Status, UnbindKind
+from bulkbind.model import CAN_RESUME, IS_PENDING, LiveFacts, RunFacts, RunState, Status, UnbindKind
 
 if TYPE_CHECKING:
     import sqlite3
@@ -92,6 +94,24 @@ def unsettled(db: sqlite3.Connection, run: int) -> tuple[int, int]:
     """Return the number of staged rows, and of rows in doubt."""
     found = store.counts(db, run, (Status.STAGED, Status.IN_DOUBT))
     return found.get(Status.STAGED, 0), found.get(Status.IN_DOUBT, 0)
+
+
+MOST_USERS = 100_000
+"""Of more, the one who has most left is not looked for: it would take some 10 MB."""
+
+
+def left_by_user(db: sqlite3.Connection, run: int, most: int = MOST_USERS) -> dict[str, int]:
+    """Return by user how many rows of a run are to be settled; nothing of more than *most* users.
+
+    It reads all of them, some 2 us a row.
+    """
+    found = db.execute(
+        "SELECT u.user_id, count(*) FROM stored_rows r JOIN devices d ON d.device = r.device "  # noqa: S608  # constants
+        f"JOIN users u ON u.user = d.user WHERE r.id BETWEEN ? AND ? AND r.status IN "
+        f"{codes(IS_PENDING)} GROUP BY d.user LIMIT ?",
+        (*span(run), most + 1),
+    ).fetchall()
+    return dict(found) if len(found) <= most else {}
 
 
 def finish(

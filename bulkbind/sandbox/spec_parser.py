@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from bulkbind.clock import DAY_S, UNITS_S
+from bulkbind.clock import DAY_S, UNIT_NAMES, UNITS_S
 from bulkbind.sandbox.faults import COMMON_KEYS, KINDS
 from bulkbind.sandbox.limit_announcements import FORMS
 from bulkbind.sandbox.specs import Call, FaultSpec, LimitKind, LimitSpec, Period
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 LONGEST_S = 36_500 * DAY_S
 """A hundred years, so that dates stay in the range of `datetime`."""
 
-_UNITS = {unit: unit for unit in UNITS_S}
-_UNITS |= {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _RATE = re.compile(r"(\d{1,9})/([a-z]+)", re.ASCII)
 
 
@@ -92,9 +90,9 @@ def _limit(text: str) -> LimitSpec:
 
 def _rate(text: str) -> tuple[int, str, float]:
     match = _RATE.fullmatch(text)
-    if match is None or int(match[1]) == 0 or match[2] not in _UNITS:
+    if match is None or int(match[1]) == 0 or match[2] not in UNIT_NAMES:
         raise ValueError("write 60/s, 600/min, 1000/hour or 5000/day")
-    unit = _UNITS[match[2]]
+    unit = UNIT_NAMES[match[2]]
     return int(match[1]), unit, UNITS_S[unit]
 
 

@@ -28,7 +28,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from bulkbind.clock import UNITS_S
+from bulkbind.clock import UNIT_NAMES, UNITS_S
 from bulkbind.errors import UsageError
 from bulkbind.model.fields import CLEANED, FIELDS, enumeration
 from bulkbind.redaction import HIDDEN, redacted
@@ -121,11 +121,12 @@ def parse_share(value: object) -> float:
 
 
 def parse_rate(value: object) -> float:
-    """Return the requests per second of `5/s` or of a number. Raises: ValueError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:/\s*s)?", str(value).strip(), re.ASCII)
-    if match is None:
-        raise ValueError("requests per second are written 5/s or 5")
-    return float(match[1])
+    """Return the requests per second of `5/s`, `40/min` or a number. Raises: ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:/\s*([a-z]+))?", str(value).strip(), re.ASCII)
+    unit = UNIT_NAMES.get(match[2] or "s") if match else None
+    if match is None or unit is None:
+        raise ValueError("a rate is written 5/s, 40/min, or 5, which is per second")
+    return float(match[1]) / UNITS_S[unit]
 
 
 def parse_workers(value: object) -> int | Literal["auto"]:
@@ -583,8 +584,9 @@ class SendSettings(Part):
         "Dask cluster whose machines send: tls://host:port of its scheduler, or local:N to try it",
         none="this machine sends",
     )
-    rate: Annotated[float, Field(gt=0, le=MOST_PER_S), Shown("N")] | None = Group.PACE.option(
-        "cap in requests per second", none="as fast as the gateway allows"
+    rate: Annotated[Rate, Field(gt=0, le=MOST_PER_S)] | None = Group.PACE.option(
+        "cap on requests, such as 5/s or 40/min; a number alone is per second",
+        none="as fast as the gateway allows",
     )
     share: Annotated[Share, Field(gt=0, le=1)] | None = Group.PACE.option(
         "share of the gateway's limit that is used (80% or 0.8); the rest is for other programs",

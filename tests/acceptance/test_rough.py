@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,28 @@ def test_a_link_to_a_ledger_has_its_lock(tmp_path):
             first.wait(30)
 
     assert f"pid {first.pid}" in second.stderr
+
+
+@pytest.mark.slow
+def test_with_a_limit_for_each_user_the_time_left_is_that_of_the_one_who_has_most(tmp_path):
+    """Others are done long before: what is settled a second says nothing of the end."""
+    of_one = [(f"SN{n}", "long", "", "") for n in range(40)]
+    of_others = [(f"SM{n}", f"user_{n % 8}", "", "") for n in range(40)]
+    manifest = write_csv(tmp_path / "fleet.csv", of_one + of_others)
+    config = tmp_path / "config.yaml"
+    config.write_text("rate_scope: x-user-id\nrate: 300/min\n")
+    with sandbox(home=tmp_path) as url:
+        known = ("--endpoint", url, "--config", config)
+        with process("run", manifest, *known, home=tmp_path) as started:
+            told: dict[str, Any] = {"counts": {}}
+            while told["counts"].get("bound", 0) < 50 and started.poll() is None:
+                said = bulkbind("status", *known, "--json", home=tmp_path, check=None)
+                told = json.loads(said.stdout) if said.returncode == 0 else told
+            started.wait(30)
+
+    pending = told["counts"]["pending"]
+    assert 0 < pending < 40
+    assert told["left_s"] >= 0.6 * pending / 5
 
 
 @pytest.mark.slow

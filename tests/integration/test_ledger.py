@@ -112,6 +112,18 @@ def test_staging_says_of_each_row_what_it_is(db):
     assert rows[1].broken == {"machine_code"}
 
 
+def test_what_each_user_has_left_is_counted(db):
+    """What has not ended, staged or sent, of valid rows; nothing where there are too many users."""
+    rows = [valid(2, "A"), valid(3, "B"), valid(4, "C"), invalid(5), valid(6, "D", "v")]
+    run = staged(db, "a", [*rows, valid(7, "A")])
+    staged(db, "another", [valid(2, "Z", "w")])
+    settle(db, claimed(db, run, 2)[:1])
+
+    assert runs.left_by_user(db, run) == {"u": 2, "v": 1}
+    assert runs.left_by_user(db, run, most=2) == {"u": 2, "v": 1}
+    assert runs.left_by_user(db, run, most=1) == {}
+
+
 def test_duplicates_are_found_across_batches(db):
     """A device that another batch brought is a duplicate, too, in whatever order."""
     run = staging.begin(db, values("a"))

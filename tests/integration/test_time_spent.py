@@ -146,6 +146,15 @@ async def test_a_server_that_never_answers_is_named_and_its_silence_is_no_sendin
     assert re.match(r"[123] requests? without an answer for 1\d s, given up from ", waits)
 
 
+async def test_it_ends_no_sooner_than_the_user_who_has_most_left(bench):
+    """Where each user has a limit of its own; without a known pace nobody can say."""
+    gauge = Gauge(bench.pacer, bench.clock, most_left=lambda: 30)
+    assert gauge.waiting().left_s == 0.0
+    bench.pacer.cap(5.0)
+
+    assert gauge.waiting().left_s == pytest.approx(6.0)
+
+
 async def test_no_end_is_known_before_a_limit_is(bench):
     """While the operator pauses it, the endpoint is away, or a gateway refuses that shows none."""
     gauge = Gauge(bench.pacer, bench.clock)

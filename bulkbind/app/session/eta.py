@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,15 @@ class Gauge:
         patience_s: Callable[[], float] = lambda: 0.0,
         trouble: Callable[[], str] = lambda: "",
         workers: Callable[[], Sequence[WorkerState]] = lambda: (),
+        most_left: Callable[[], int] = lambda: 0,
     ) -> None:
         """*patience_s*: returns for how long an answer is waited for.
 
         *trouble*: returns why there was no connection the last time. *workers*: returns how the
-        processes that send are doing.
+        processes that send are doing. *most_left*: returns how many rows one user has left, at
+        most, where each has a limit of its own.
         """
+        self._most_left = most_left
         self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
@@ -96,9 +100,12 @@ class Gauge:
         doubt_s = doubt.left_s
         if time.is_more_to_send:  # lists are read at the end, and may lack some as those before
             doubt_s = last_s if doubt.rows else 0.0
+        # One user's rows go one after the other, however many others are done.
+        one_user_s = self._most_left() / (self._pacer.pace() or math.inf)
+        unanswered_s = unanswered.left_s if silent else 0.0
         return Waits(
             rows=silent + again.rows + doubt.rows,
-            left_s=max(unanswered.left_s if silent else 0.0, again.left_s, doubt_s),
+            left_s=max(unanswered_s, again.left_s, doubt_s, one_user_s),
             last_s=last_s,
             closed_s=self._closed_s(),
         )

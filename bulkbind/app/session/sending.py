@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
-from bulkbind.ledger import ledger_of, places_of
+from bulkbind.ledger import ledger_of, left_by_user, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import (
     IS_BOUND,
@@ -104,6 +105,8 @@ async def send(
             session, ledger, run, pacer=pacer, breaker=breaker, sender=sender, tell=account.tell
         )
         account.sender, account.adjusted = sender, steering.done
+        if settings.send.is_per_user and first is None:
+            account.left_of.update(await ledger.read(partial(left_by_user, run=run)))
         follow(session, client, pacer)
         await steering.begin()
         await ledger.start(run)
@@ -137,6 +140,7 @@ class _Account:
 
     Attributes:
         progress: What whoever watches is shown.
+        left_of: Rows that are left, by user; empty unless each has a limit of its own.
         sender: Who sends; None before it is known.
         adjusted: What was changed while it sent.
     """
@@ -167,6 +171,7 @@ class _Account:
             patience_s=client.patience_s,
             trouble=lambda: client.trouble,
             workers=self._workers,
+            most_left=lambda: max(self.left_of.values(), default=0),
         )
         self.progress = Progress(
             rows, session.listener, clock, pacer.per_s, log_devices=settings.log.log_devices
@@ -174,6 +179,7 @@ class _Account:
         self._timeline = Timeline(self._gauge, clock)
         self._notes = _Notes(ledger, client)
         self._began_at, self._cpu_before_s = iso(clock.utc_now()), time.process_time()
+        self.left_of: Counter[str] = Counter()
         self.sender: Sender | None = None
         self.adjusted: list[Adjustment] = []
 
@@ -185,6 +191,8 @@ class _Account:
         self.progress.settled(ended)
         self._timeline.settled(ended)
         self._breaker.settled(ended)
+        if self.left_of:
+            self.left_of.subtract(claim.device.user_id for claim, _ in ended)
         self._notes.take()
         self._pulse.beat()
 

@@ -15,7 +15,7 @@ from bulkbind.cli.options import one_line, run_argument, settings_from
 from bulkbind.cli.running import explained, print_json
 from bulkbind.errors import ExitCode
 from bulkbind.settings import Group, parse_duration
-from bulkbind.settings.model import MOST_PER_S, checked_failures, duration_text
+from bulkbind.settings.model import MOST_PER_S, checked_failures, duration_text, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,10 +45,7 @@ class _Limit(click.ParamType[Any]):
 
 
 def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
+    rate = parse_rate(text)
     if not 0 < rate <= MOST_PER_S:
         raise ValueError(
             f"a rate is requests per second, larger than 0 and at most {MOST_PER_S:,}, or none"
@@ -69,8 +66,9 @@ def _time(text: str) -> str:
     "--rate",
     of="adjust",
     type=_Limit("rate", _rate),
-    metavar="N|none",
-    help="cap in requests per second from now on; none: as fast as the gateway allows",
+    metavar="N/s|none",
+    help="cap on requests from now on, such as 5/s or 40/min; a number alone is per second; none: "
+    "as fast as the gateway allows",
 )
 @options.option(
     "--concurrency",

@@ -44,6 +44,7 @@ OWN_WORDS = {"proxy": "http://proxy.example:3128"}
 HELD = {
     "share": 0.07,
     "reserve": 7.0,
+    "rate": 7.0,
     "header": ["one", "two"],
     "columns": {"machine_code": "Serial"},
     "constants": {"machine_code": "Serial"},
