@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from array import array
 from dataclasses import dataclass, replace
+from math import floor
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import epoch_of
@@ -365,6 +366,8 @@ def _gone(item: Unbinding) -> UnbindEnd:
 
 MOST_CONNECTIONS = 1000
 """Connections whose rows are remembered; one that old is closed."""
+_BITS = 32
+_LAST = (1 << _BITS) - 1
 
 
 class Connections:
@@ -376,9 +379,9 @@ class Connections:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[array[int], array[float]]] = {}
-        """By connection: rows, and when their requests left; 16 bytes a row, as there may be many
-        where the server never names a device."""
+        self._rows: dict[int, dict[tuple[int, int], tuple[array[int], array[int]]]] = {}
+        """By connection: rows, and the milliseconds when their requests left, by all but the last
+        32 bits of both; 8 bytes a row, as there may be many where the server never names one."""
         self._doubted: set[int] = set()
 
     def are_clear(self) -> bool:
@@ -396,12 +399,15 @@ class Connections:
                 self._rows.pop(attempt.connection, None)
         elif attempt.connection:
             if (said := self._rows.get(attempt.connection)) is None:
-                said = self._rows[attempt.connection] = (array("q"), array("d"))
-            rows, sent_at = said
-            rows.append(row)
-            sent_at.append(attempt.sent_at)
-            if len(self._rows) > MOST_CONNECTIONS:
-                del self._rows[next(iter(self._rows))]
+                said = self._rows[attempt.connection] = {}
+                if len(self._rows) > MOST_CONNECTIONS:
+                    del self._rows[next(iter(self._rows))]
+            sent_at = floor(attempt.sent_at * 1000)
+            alike = row >> _BITS, sent_at >> _BITS
+            if (part := said.get(alike)) is None:
+                part = said[alike] = (array("I"), array("I"))
+            part[0].append(row & _LAST)
+            part[1].append(sent_at & _LAST)
 
     def doubt(self, connection: int) -> dict[int, float]:
         """Note that a connection has said something unasked, or broke.
@@ -409,6 +415,8 @@ class Connections:
         Returns: The rows to doubt, and when the first request of each left on it.
         """
         self._doubted.add(connection)
-        rows, sent_at = self._rows.pop(connection, ((), ()))
-        # Of a row that was sent more than once the first counts.
-        return dict(zip(reversed(rows), reversed(sent_at), strict=True))
+        left: dict[int, float] = {}
+        for (of_row, of_time), (rows, times) in self._rows.pop(connection, {}).items():
+            for row, ms in zip(rows, times, strict=True):
+                left.setdefault((of_row << _BITS) + row, ((of_time << _BITS) + ms) / 1000)
+        return left

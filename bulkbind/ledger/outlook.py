@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -160,6 +161,11 @@ def _planned(status: Status) -> str:
     return f"WHEN {CODES[status]} THEN {word}"
 
 
+_STATUSES = "SELECT count(*), min(status), max(status) FROM stored_rows WHERE id BETWEEN ? AND ?"
+_IS_RENAMED = """
+SELECT EXISTS (SELECT 1 FROM stored_rows r CROSS JOIN stored_bindings b ON b.device = r.device
+                WHERE r.id BETWEEN ? AND ? AND b.name <> r.name)
+"""
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
 
 
@@ -188,6 +194,16 @@ class Outlook(OfUsers, KnownReader):
         The mark is a digest of the action planned for each row, of the number of moves, and of what
         leaves.
         """
+        counts, mark = self._planned
+        return dict(counts), mark
+
+    def _has(self, *words: PlanWord) -> bool:
+        """Return whether any row has one of these: what has none is not looked for among all."""
+        counts, _ = self._planned
+        return any(counts[word] for word in words)
+
+    @cached_property
+    def _planned(self) -> tuple[dict[str, int], str]:
         counts = dict.fromkeys(map(str, PlanWord), 0)
         total = hashlib.sha256(str(self.moves()).encode())
         for leaver in LeaverReader(self._db, self._run).mark():
@@ -195,12 +211,25 @@ class Outlook(OfUsers, KnownReader):
         words = f"SELECT {self._word()} AS word FROM stored_rows r WHERE r.id BETWEEN ? AND ?"  # noqa: S608  # constants
         together = f"SELECT group_concat(word, ' ') FROM ({words} ORDER BY r.id)"  # noqa: S608  # constants
         for part in parts(self._db, self._run, LOOKED_AT):
-            (text,) = self._db.execute(together, part).fetchone()
-            some = (text or "").split()
-            total.update("".join(some).encode())
-            for word, count in Counter(some).items():
+            if rows := self._alike(part):
+                ((word,),) = self._db.execute(f"{words} LIMIT 1", part)
+                some = {word: rows}
+                total.update((word * rows).encode())
+            else:
+                (text,) = self._db.execute(together, part).fetchone()
+                some = Counter((text or "").split())
+                total.update((text or "").replace(" ", "").encode())
+            for word, count in some.items():
                 counts[word] += count
         return counts, total.hexdigest()
+
+    def _alike(self, part: tuple[int, int]) -> int:
+        """Return the number of a part's rows if one word is that of all; 0 if that is not sure."""
+        rows, code, highest = self._db.execute(_STATUSES, part).fetchone()
+        if code != highest or code == CODES[Status.FAILED]:
+            return 0
+        is_renamed = code == CODES[Status.SKIPPED] and int_of(self._db, _IS_RENAMED, part)
+        return 0 if is_renamed else int(rows)
 
     def user_count(self) -> int:
         """Return the number of users in valid rows."""
@@ -213,6 +242,8 @@ class Outlook(OfUsers, KnownReader):
 
     def users_to_bind(self, first: int | None = None, *, moves: bool) -> int:
         """Return the number of users who would get devices: of all, or of the *first* rows."""
+        if not self._has(PlanWord.BIND, PlanWord.UNBIND, PlanWord.MOVED):
+            return 0
         rows = of_status([Status.STAGED, *([Status.MOVED] if moves else [])])
         return int_of(
             self._db,
@@ -247,6 +278,8 @@ class Outlook(OfUsers, KnownReader):
 
     def moved(self) -> tuple[dict[str, str], ...]:
         """Return the first moved rows, with the device's present and future user."""
+        if not self._has(PlanWord.MOVED):
+            return ()
         found = self._db.execute(
             "SELECT r.machine_code, min(b.user_id), r.user_id FROM rows r "  # noqa: S608  # constants
             "CROSS JOIN bindings b ON b.machine_code = r.machine_code AND b.user_id <> r.user_id "
@@ -267,7 +300,7 @@ class Outlook(OfUsers, KnownReader):
         return int_of(
             self._db,
             "SELECT 2 * (SELECT count(DISTINCT d.user) FROM stored_rows r INDEXED BY rows_open "  # noqa: S608  # constants
-            f"JOIN devices d USING (device) WHERE r.{OPEN} AND r.id BETWEEN ?1 AND ?2) + "
+            f"CROSS JOIN devices d USING (device) WHERE r.{OPEN} AND r.id BETWEEN ?1 AND ?2) + "
             "(SELECT count(DISTINCT user_id) FROM unbindings WHERE row BETWEEN ?1 AND ?2 "
             f"AND kind = 'move' AND {UNBIND_OPEN} AND ?3)",
             (*span(self._run), moves),
@@ -282,6 +315,8 @@ class Outlook(OfUsers, KnownReader):
 
     def problems(self, most: int) -> tuple[tuple[str, ...], ProblemGroups]:
         """Return the texts of the first rows that break a rule, and all problems by rule."""
+        if not self._has(PlanWord.INVALID):
+            return (), ProblemGroups()
         found = self._db.execute(
             "SELECT r.source, s.form ->> 'name', r.line, r.detail, r.problems FROM rows r "  # noqa: S608  # constants
             "JOIN sources s ON s.run = r.run AND s.source = r.source "

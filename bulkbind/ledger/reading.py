@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +14,20 @@ from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
-from bulkbind.ledger.opening import reading
+from bulkbind.ledger.opening import reading, reading_at_once
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import MOST_REASONS, LeaverReader
-from bulkbind.ledger.store import CODES, OfRun, counts, int_of, marks, of_status, span, sql_list
+from bulkbind.ledger.store import (
+    CODES,
+    OfRun,
+    View,
+    counts,
+    int_of,
+    marks,
+    of_status,
+    span,
+    sql_list,
+)
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -159,31 +171,31 @@ SELECT (SELECT coalesce(sum(attempts), 0) FROM outcomes WHERE id BETWEEN ?1 AND 
 """
 """A run's attempts, repeats and cleaned rows."""
 _SHOWN_WORDS = " ".join(f"WHEN {CODES[status]} THEN '{status.shown}'" for status in Status)
-# The view `rows` would look a user up by each row; here rows are counted first. Only what broke a
-# rule before it had a device has a user of its own.
+# The view `rows` would look a user up by each row; here rows are counted first, by one number. Only
+# what broke a rule before it had a device has a user of its own.
 _BY_USER = f"""
-SELECT coalesce(u.user_id, k.user_id, '') AS u,
-       CASE g.status {_SHOWN_WORDS} END AS s, sum(g.n) AS n
-  FROM (SELECT d.user, CASE WHEN r.device IS NULL THEN r.id END AS alone, r.status, count(*) AS n
-          FROM stored_rows r LEFT JOIN devices d USING (device)
-         WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2, 3) g
-  LEFT JOIN users u ON u.user = g.user LEFT JOIN broken k ON k.id = g.alone
+SELECT u, CASE status {_SHOWN_WORDS} END AS s, sum(n) AS n
+  FROM (SELECT u.user_id AS u, g.both & 255 AS status, g.n
+          FROM (SELECT d.user << 8 | r.status AS both, count(*) AS n
+                  FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
+                 WHERE r.id BETWEEN ?1 AND ?2 GROUP BY 1) g
+          JOIN users u ON u.user = g.both >> 8
+         UNION ALL
+        SELECT coalesce(k.user_id, ''), r.status, 1
+          FROM stored_rows r LEFT JOIN broken k USING (id)
+         WHERE r.id BETWEEN ?1 AND ?2 AND r.device IS NULL)
  GROUP BY 1, 2
 """  # noqa: S608  # constants
 """Rows of a run by user and status as shown."""
-_USER_COUNT = """
-SELECT count(*) FROM (
-       SELECT user_id FROM users WHERE user IN (
-              SELECT d.user FROM stored_rows r JOIN devices d USING (device)
-               WHERE r.id BETWEEN ?1 AND ?2)
-        UNION
-       SELECT coalesce(k.user_id, '') FROM stored_rows r LEFT JOIN broken k USING (id)
-        WHERE r.id BETWEEN ?1 AND ?2 AND r.device IS NULL)
-"""
 
 
 class RunReader(OfRun):
     """One run, as reports show it."""
+
+    def __init__(self, db: View, run: int, others: Sequence[View] = ()) -> None:
+        """*others*: see the same as *db*, for threads that help to read what is long."""
+        super().__init__(db, run)
+        self._others = others
 
     @cached_property
     def _counts(self) -> dict[Status, int]:
@@ -224,7 +236,7 @@ class RunReader(OfRun):
 
         Their lines are empty where `cells` must be asked for them.
         """
-        return lines.lines(self._db, self._run, self._names())
+        return lines.lines(self._db, self._run, self._names(), self._others)
 
     def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows between two ids, inclusive: id, source and values, each for itself.
@@ -303,23 +315,24 @@ class RunReader(OfRun):
             return False
         return self.holder().is_alive() is False
 
-    def users(self, most: int) -> list[dict[str, Any]]:
-        """Return *most* users with their rows by status, those with most rows left first."""
+    def users(self, most: int) -> tuple[list[dict[str, Any]], int]:
+        """Return *most* users with their rows by status, and how many users there are.
+
+        Those with most rows left first.
+        """
         reached = IS_BOUND if self.kind() is RunKind.BIND else IS_GONE
         found = self._db.execute(
-            f"SELECT u, json_group_object(s, n), sum(n) FROM ({_BY_USER}) GROUP BY u ORDER BY "  # noqa: S608  # constants
+            "SELECT u, json_group_object(s, n), sum(n), count(*) OVER () "  # noqa: S608  # constants
+            f"FROM ({_BY_USER}) GROUP BY u ORDER BY "
             f"sum(CASE WHEN s IN {sql_list(reached)} THEN 0 ELSE n END) DESC, u "
-            "LIMIT ?",
+            "LIMIT ?3",
             (*span(self._run), most),
-        )
-        return [
+        ).fetchall()
+        users = [
             {"user_id": user, "counts": json.loads(counts), "rows": rows}
-            for user, counts, rows in found
+            for user, counts, rows, _ in found
         ]
-
-    def user_count(self) -> int:
-        """Return the number of users in the rows."""
-        return int_of(self._db, _USER_COUNT, span(self._run))
+        return users, found[0][-1] if found else 0
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Return the number of attempts not accepted outright, by verdict and code."""
@@ -401,6 +414,18 @@ class RunReader(OfRun):
                 # The broken rule is already the reason.
                 "detail": detail.replace(f" ({message})", ""),
             }
+
+
+READERS = 2
+"""Threads that help to read a run for its report."""
+
+
+@contextmanager
+def read_run(path: Path, endpoint: str | None, run_id: str | None) -> Iterator[RunReader]:
+    """Open a ledger as `reading`; yield a run as `find_run` finds it, for what reads all of it."""
+    threads = READERS if (os.cpu_count() or 1) > 1 else 0
+    with reading_at_once(path, endpoint, threads=threads) as (db, others):
+        yield RunReader(db, find_run(db, run_id), others)
 
 
 def places_of(db: sqlite3.Connection, rows: Sequence[int]) -> list[str]:

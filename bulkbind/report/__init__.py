@@ -63,11 +63,11 @@ class RunRows(Protocol):
     def summary(self) -> RunSummary:
         """Return counts, reasons and facts."""
 
-    def users(self, most: int) -> list[dict[str, Any]]:
-        """Return `user_id`, `rows`, `counts` of users, those with most unbound rows first."""
+    def users(self, most: int) -> tuple[list[dict[str, Any]], int]:
+        """Return `user_id`, `rows`, `counts` of users, those with most unbound rows first.
 
-    def user_count(self) -> int:
-        """Return the number of users in the rows."""
+        And how many users there are.
+        """
 
     def verdicts(self) -> list[dict[str, Any]]:
         """Return `verdict`, `code`, `count` of the attempts that were not accepted outright."""

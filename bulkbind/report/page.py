@@ -68,6 +68,7 @@ def write_html(
     table = _Table(run, summary, sources, only)
     reasons = list(reasons_shown(summary))
     script = _file("report.js")
+    users, user_count = run.users(MOST_USERS)
     values = {
         "summary": summary,
         "facts": summary.facts,
@@ -76,8 +77,8 @@ def write_html(
         "reasons": [each | {"means": meaning(each["code"])} for each in reasons],
         "most_reason": max((each["count"] for each in reasons), default=1),
         "tones": TONES,
-        "users": run.users(MOST_USERS),
-        "user_count": run.user_count(),
+        "users": users,
+        "user_count": user_count,
         "attempts": _attempts(run),
         "spent": _time_spent(summary),
         "waits": _waits(summary.facts),

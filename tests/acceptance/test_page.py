@@ -94,13 +94,11 @@ class Rows(ShownRows):
         return ResultRow(**values)
 
     def users(self, most):
-        return [
+        users = [
             {"user_id": f"user_{n} {self.names[0]}", "counts": {"failed": 3}, "rows": 3}
             for n in range(min(9, most))
         ]
-
-    def user_count(self):
-        return 9
+        return users, 9
 
     def leavers(self):
         return iter(())

@@ -177,14 +177,15 @@ def test_users_are_counted_as_their_rows_are_told(path):
         told: dict[str, Counter[str]] = defaultdict(Counter)
         for row in run.rows():
             told[row.user_id][row.status] += 1
-        users = run.users(10)
+        users, count = run.users(10)
 
         assert set(told) == {"u", "v", "w", ""}
         assert {each["user_id"]: each["counts"] for each in users} == told
         assert {each["user_id"]: each["rows"] for each in users} == {
             user: counts.total() for user, counts in told.items()
         }
-        assert run.user_count() == len(told)
+        assert count == len(told) == len(users)
+        assert run.users(2) == (users[:2], count)
 
 
 def test_what_follows_from_a_status(path):

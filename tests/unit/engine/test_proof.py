@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from bulkbind.clock import DAY_S
 from bulkbind.engine import proof
 from bulkbind.engine.proof import Connections, look
 from bulkbind.koodrive.server_clock import ServerClock
@@ -247,3 +249,32 @@ def test_a_connection_is_doubted_back_to_its_last_answer_with_a_name():
     assert not connections.proves(bare)
     assert connections.proves(named)
     assert connections.proves(other)
+
+
+def test_rows_and_moments_of_any_size_are_remembered():
+    """Of several runs, of a long one, and of moments to the millisecond, which is never later."""
+    connections = Connections()
+    sent = {1: 0.0, (3 << 40) + 7: SENT + 0.0019, (3 << 40) + 8: SENT + 100 * DAY_S, 2**62: 1e9}
+    for row, sent_at in sent.items():
+        connections.heard(row, Attempt(Refused(), connection=1, sent_at=sent_at))
+    connections.heard(2**62, Attempt(Refused(), connection=1, sent_at=1e10))
+
+    found = connections.doubt(1)
+
+    assert list(found) == list(sent)
+    assert all(0 <= sent_at - found[row] < 0.001 for row, sent_at in sent.items())
+
+
+def test_a_row_whose_answer_names_no_device_takes_nine_bytes():
+    """A server may never name one: 3,000,000 rows on a few connections."""
+    connections = Connections()
+    attempt = Attempt(Refused(), connection=1, sent_at=SENT)
+    tracemalloc.start()
+    try:
+        for row in range(20_000):
+            connections.heard(row, attempt)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 9.5 * 20_000 + 2_000

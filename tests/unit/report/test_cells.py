@@ -92,10 +92,7 @@ class FewRows(ShownRows):
 
     def users(self, most):  # noqa: ARG002  # there is one
         (only,) = self._few
-        return [{"user_id": only.user_id, "counts": {only.status: 1}, "rows": 1}]
-
-    def user_count(self):
-        return 1
+        return [{"user_id": only.user_id, "counts": {only.status: 1}, "rows": 1}], 1
 
     def verdicts(self):
         return []

@@ -111,13 +111,11 @@ class FakeRun(ShownRows):
         for row in self._rows:
             mine = counts.setdefault(row.user_id, {})
             mine[row.status] = mine.get(row.status, 0) + 1
-        return [
+        users = [
             {"user_id": user, "counts": found, "rows": sum(found.values())}
-            for user, found in list(counts.items())[:most]
+            for user, found in counts.items()
         ]
-
-    def user_count(self):
-        return len({row.user_id for row in self._rows})
+        return users[:most], len(users)
 
     def verdicts(self):
         return []
