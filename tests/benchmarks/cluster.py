@@ -39,6 +39,12 @@ CONCURRENCY = 64
 WANTED_MS = 0.3
 """Processor time of a row at PER_S through the cluster, of all processes."""
 WAYS = ("process", "workers", "cluster")
+QUIET = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "false",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+}
+"""As in `samples/deploy/cluster/machines.sh`."""
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[int]]]:
             with log.open("wb") as file:
                 process = subprocess.Popen(
                     [*command, "--host", "127.0.0.1", "--no-dashboard"],
-                    env=environment(folder), cwd=folder, stdout=file, stderr=file,
+                    env=environment(folder, **QUIET), cwd=folder, stdout=file, stderr=file,
                 )  # fmt: skip
             stack.callback(process.wait)
             stack.callback(process.kill)

@@ -18,7 +18,7 @@ from bulkbind.errors import UsageError
 from bulkbind.report.extras import install
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bulkbind.app.session.session import Session
     from bulkbind.engine.workers.hub import Places
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MODULE = "bulkbind.app.worker"
 SLOW_PER_S, FEW_ROWS, MOST_AUTO = 5000.0, 20_000, 4
 """Below these one process is enough; more workers than that only wait for the driver."""
+FEW_PLACES = 64
+"""So many in flight one process keeps under way by itself."""
 
 
 def workers_of(
@@ -98,11 +100,11 @@ async def hub_of(
         )
         yield None
     elif send.cluster is None:
-        yield _hub(session, client, pacer, Here(number))
+        yield _hub(session, client, pacer, Here(number), partial(goes_alone, pacer, send))
     else:
         cluster = await cluster_of(send.cluster)
         try:
-            yield _hub(session, client, pacer, There(cluster, session))
+            yield _hub(session, client, pacer, There(cluster, session), lambda: False)
         finally:
             await cluster.close()
 
@@ -115,7 +117,28 @@ async def cluster_of(address: str) -> Cluster:
     return await Cluster.open(address, MODULE)
 
 
-def _hub(session: Session, client: KooDrive, pacer: Pacer, places: Places) -> Hub:
+def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
+    """Return whether the run's own process sends by itself though there are workers.
+
+    Where requests have to be spaced, the way to a worker is never equally long; where few may be in
+    flight, each place is idle meanwhile. One process can send as many.
+    """
+    if send.is_per_user:
+        return False
+    if (places := pacer.in_flight()) is not None:
+        return places <= FEW_PLACES
+    pace = pacer.pace()
+    is_slow = pace is not None and pace < SLOW_PER_S
+    return is_slow and pacer.streams.learner.search.is_spaced
+
+
+def _hub(
+    session: Session,
+    client: KooDrive,
+    pacer: Pacer,
+    places: Places,
+    goes_alone: Callable[[], bool],
+) -> Hub:
     settings, tls = session.settings, session.tls
     return Hub(
         client,
@@ -124,5 +147,6 @@ def _hub(session: Session, client: KooDrive, pacer: Pacer, places: Places) -> Hu
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
+        goes_alone=goes_alone,
         carried=pacer.carried,
     )

@@ -6,8 +6,8 @@ the same process as `--workers` does on one machine and passes bytes on, so that
 measured by the worker itself, whatever becomes of Dask: a scheduler that dies, a driver that is cut
 off or stopped.
 
-A message costs both sides some 50 us, whatever it carries, so messages are gathered. What is
-gathered for a worker is told with the time between, and handed on in that time: a gateway that
+A message costs both sides some 50 us, whatever it carries, so messages are gathered, at the ends.
+What is gathered for a worker is told with the time between, and done in that time: a gateway that
 counts requests close together sees those that the pacer let leave.
 """
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from bulkbind.engine.workers.link import PipeLink
+from bulkbind.engine.workers.messages import After, frame
 from bulkbind.errors import UsageError
 from bulkbind.threads import in_thread
 
@@ -44,8 +45,6 @@ CONNECT_S = 10.0
 """How long the scheduler, or a place, may take to answer."""
 REACH_S = 5.0
 """How long a connection to the endpoint may take when it is tried."""
-APART_S = 1e-6
-"""Between two messages that are handed on in order."""
 LOCAL = "local:"
 
 
@@ -107,19 +106,10 @@ async def serve(comm: Any, module: str) -> None:  # noqa: ANN401  # Dask's, by t
 
 
 async def _pass_on(comm: Any, link: PipeLink) -> None:  # noqa: ANN401  # as above
-    """Hand what comes to the worker, each message so many seconds after the first of its group."""
-    loop = asyncio.get_running_loop()
-    last_at = 0.0
+    """Hand what comes to the worker."""
     with contextlib.suppress(OSError):
         while True:
-            group = await comm.read()
-            now = loop.time()
-            for after_s, data in group:
-                last_at = max(last_at + APART_S, now + after_s)
-                if last_at <= now:
-                    link.send(data)
-                else:
-                    loop.call_at(last_at, link.send, data)
+            link.send(await comm.read())
 
 
 # --- the way there --------------------------------------------------------------------------------
@@ -130,35 +120,20 @@ class _Stream:
 
     def __init__(self, comm: Any) -> None:  # noqa: ANN401  # as above
         self._comm = comm
-        self._out: list[tuple[float, bytes]] = []
-        self._out_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._groups: list[list[tuple[float, bytes]]] = []
+        self._out: list[bytes] = []
         self._writing: asyncio.Task[None] | None = None
 
     def send(self, data: bytes) -> None:
         """Send bytes, in order; they are dropped where nobody listens."""
-        loop = asyncio.get_running_loop()
-        self._out.append((loop.time(), data))
-        self._out_bytes += len(data)
-        if self._out_bytes >= MANY_BYTES:
-            self._flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(GATHER_S, self._flush)
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        began_at = self._out[0][0]
-        self._groups.append([(at - began_at, data) for at, data in self._out])
-        self._out, self._out_bytes, self._timer = [], 0, None
+        self._out.append(data)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="write")
 
     async def _write(self) -> None:
         try:
-            while self._groups:
-                await self._comm.write(self._groups.pop(0))
+            while out := b"".join(self._out):
+                self._out.clear()
+                await self._comm.write(out)
         except OSError:
             pass  # whoever reads learns of it
         finally:
@@ -166,8 +141,6 @@ class _Stream:
 
     async def end(self, how: str) -> None:
         """Send the last word, after all else. Raises: OSError."""
-        if self._out:
-            self._flush()
         if self._writing is not None:
             await self._writing
         await self._comm.write(how)
@@ -175,6 +148,8 @@ class _Stream:
 
 class ClusterLink:
     """The way to a worker at a place of the cluster."""
+
+    gather_s = GATHER_S
 
     def __init__(
         self,
@@ -187,19 +162,45 @@ class ClusterLink:
         self._comm = comm
         self.host, self.pid = began
         self._heard, self._lost = heard, lost
-        self.send = _Stream(comm).send
+        self._stream = _Stream(comm)
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._began_at = 0.0
+        """When what is in `out` began to be gathered."""
+        self._timer: asyncio.TimerHandle | None = None
         self._hearing = asyncio.create_task(self._hear(), name=f"hear {self.host}")
+
+    def send(self, data: bytes) -> None:
+        """Send bytes soon, in order; they are dropped where nobody listens."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._out:
+            self._began_at = now
+        self._out += (frame([After(now - self._began_at)]), data)
+        self._out_bytes += len(data)
+        if self._out_bytes >= MANY_BYTES:
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(GATHER_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stream.send(b"".join(self._out))
+        self._out, self._out_bytes, self._timer = [], 0, None
 
     async def _hear(self) -> None:
         try:
-            while not isinstance(said := await self._comm.read(), str):
-                self._heard(b"".join([data for _, data in said]))
+            while isinstance(said := await self._comm.read(), bytes):
+                self._heard(said)
         except OSError:
             said = "the connection to it broke"
-        self._lost(said)
+        self._lost(said if isinstance(said, str) else "it says what cannot be read")
 
     def kill(self) -> None:
         """Hear nothing more, and let the worker end."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._heard, self._lost = _hear_nothing, _lose_nothing
         self._hearing.cancel()
         self._comm.abort()

@@ -80,6 +80,7 @@ class Hub:
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
+        goes_alone: Callable[[], bool] = lambda: False,
         carried: Callable[[float], None] = lambda _s: None,
     ) -> None:
         """Have workers at all of these places.
@@ -91,13 +92,14 @@ class Hub:
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
+            goes_alone: Returns whether the driver sends by itself what there is.
             carried: Called with how many seconds orders take to the workers and back.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
-        self._is_free, self._carried = is_free, carried
+        self._is_free, self._goes_alone, self._carried = is_free, goes_alone, carried
         self._places = places
         self._crews = [Crew(each + 1) for each in range(places.number)]
         self._takers: list[Crew] = []
@@ -190,7 +192,7 @@ class Hub:
 
     def post(self, device: Device, credential: Credential, landed: Landed) -> None:
         """Have a bind sent, and *landed* told what `bind` would return."""
-        if self._takers:
+        if self._has_others():
             crew = self._idlest()
             self._order(crew, [device], credential, _One(landed))
             crew.flush()  # a place, or a slot, is lost for as long as it is on its way
@@ -255,6 +257,10 @@ class Hub:
             for crew in self._crews:
                 self._tell(crew)
 
+    def _has_others(self) -> bool:
+        """Return whether others send the next bind."""
+        return bool(self._takers) and not self._goes_alone()
+
     def _idlest(self) -> Crew:
         """Return who has least in hand of those who take orders; there must be one."""
         found = self._takers[0]
@@ -265,7 +271,7 @@ class Hub:
 
     async def bind(self, device: Device, credential: Credential) -> Attempt | None:
         """Send one bind; return None if its worker's lease had ended, and nothing was sent."""
-        if self._takers:
+        if self._has_others():
             crew, awaited = self._idlest(), _Awaited()
             number = self._order(crew, [device], credential, awaited)
             return await self._come(crew, number, awaited)
@@ -403,7 +409,7 @@ class Hub:
         if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
             self._demand_names()
             crew.is_told = True
-            crew.put(messages.Start(self._setup()))
+            crew.put(messages.Start(self._setup(), crew.link.gather_s if crew.link else 0.0))
 
     def _demand_names(self) -> None:
         """Let those who have been told already know once each success must name its device."""

@@ -33,6 +33,8 @@ class Link(Protocol):
     """Of the worker; 0 where it has none."""
     host: str
     """The name of its machine; empty: this one."""
+    gather_s: float
+    """What may wait should do so for so long, as each time that something is said has its price."""
 
     def send(self, data: bytes) -> None:
         """Send bytes, in order; once the worker is gone, they are dropped."""
@@ -103,7 +105,7 @@ def _nothing() -> None:
 class PipeLink:
     """A worker process on this machine."""
 
-    host = ""
+    host, gather_s = "", 0.0
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
         self._process = process

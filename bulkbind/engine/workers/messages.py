@@ -7,6 +7,7 @@
 | `Key` | a credential, before the first order that needs it |
 | `Order` | binds to send now: their rows are claimed, and there is a permit for each |
 | `Named` | from now on every success must name its device |
+| `After` | what follows was gathered, and is to be done so much later than it came |
 
 | to the driver | |
 | --- | --- |
@@ -51,6 +52,8 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag="start"):
     """*setup*: of the application, which knows what it means."""
 
     setup: bytes
+    gather_s: float = 0.0
+    """Accepted binds wait for others for so long, also where a limit is known."""
 
     def __repr__(self) -> str:
         return "Start()"
@@ -85,6 +88,12 @@ class Order(msgspec.Struct, frozen=True, array_like=True, tag="order", gc=False)
 
 class Named(msgspec.Struct, frozen=True, array_like=True, tag="named"):
     """It has no values."""
+
+
+class After(msgspec.Struct, frozen=True, array_like=True, tag="after", gc=False):
+    """*seconds*: after what a group began with was put; 0: a group begins."""
+
+    seconds: float
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
@@ -244,7 +253,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     why: str
 
 
-ToWorker: TypeAlias = Start | Lease | Key | Order | Named
+ToWorker: TypeAlias = Start | Lease | Key | Order | Named | After
 ToDriver: TypeAlias = Hello | Ready | Beat | Passed | Said | Kept | Unasked | Failed
 TO_WORKER = msgspec.msgpack.Decoder(list[ToWorker])
 TO_DRIVER = msgspec.msgpack.Decoder(list[ToDriver])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,8 +26,10 @@ BEAT_S = 0.25
 
 GATHER_S = 0.004
 """Where no limit is known, accepted binds wait for others for so long: each group costs both sides
-a turn of the event loop. Where one is, the pace needs to know of each at once."""
-
+a turn of the event loop. Where one is, the pace needs to know of each at once, unless the way to
+the driver costs more than that is worth."""
+TICK_S = 0.0005
+"""What is due so soon is done now: timers are no finer."""
 
 FIRST = Claim(0, Device("", ""), attempts=1)
 """A row whose first attempt has come back: what that is worth does not depend on the device."""
@@ -97,6 +100,11 @@ class Worker:
         """The end of the lease."""
         self._names_codes = False
         self._is_free = False
+        self._gather_s = 0.0
+        self._began_at = self._due_at = float("-inf")
+        """When the group came that is heard, and when what follows is to be done."""
+        self._later: deque[tuple[float, ToWorker]] = deque()
+        """What is not due, in order."""
         self._in_hand = 0
         """Orders that are being sent."""
         self._passed: list[tuple[int, Attempt]] = []
@@ -121,9 +129,38 @@ class Worker:
         """Do what the driver says."""
         try:
             for message in self._frames.feed(data):
-                self._do(message)
+                is_late = self._later or self._due_at > self._began_at
+                if is_late and not isinstance(message, messages.After):
+                    self._do_later(message)
+                else:
+                    self._do(message)
         except Exception as error:  # noqa: BLE001  # the driver must learn why it ends
-            self._fail(f"it cannot do what it is told: {type(error).__name__}: {error}")
+            self._fail_at(error)
+
+    def _fail_at(self, error: Exception) -> None:
+        self._fail(f"it cannot do what it is told: {type(error).__name__}: {error}")
+
+    def _wait(self, seconds: float) -> None:
+        """Let what follows wait as long as it would have come later than what began its group."""
+        if not seconds:
+            self._began_at = asyncio.get_running_loop().time()
+        self._due_at = max(self._due_at, self._began_at + seconds)
+
+    def _do_later(self, message: ToWorker) -> None:
+        if not self._later:
+            asyncio.get_running_loop().call_at(self._due_at, self._do_due)
+        self._later.append((self._due_at, message))
+
+    def _do_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        by = loop.time() + TICK_S
+        try:
+            while self._later and self._later[0][0] <= by:
+                self._do(self._later.popleft()[1])
+        except Exception as error:  # noqa: BLE001  # as above
+            self._fail_at(error)
+        if self._later:
+            loop.call_at(self._later[0][0], self._do_due)
 
     def _do(self, message: ToWorker) -> None:
         match message:
@@ -133,9 +170,12 @@ class Worker:
                 self._is_free = is_free
                 if (asked_at := self._asked.pop(beat, None)) is not None:
                     self._until = max(self._until, asked_at + LEASE_S)
+            case messages.After(seconds=seconds):
+                self._wait(seconds)
             case messages.Key(number=number, parts=parts):
                 self._keys[number] = self._credential_of(parts)
-            case messages.Start(setup=setup):
+            case messages.Start(setup=setup, gather_s=gather_s):
+                self._gather_s = gather_s
                 self._start(self._open(setup))
             case messages.Named():
                 self._names_codes = True
@@ -222,14 +262,15 @@ class Worker:
             self._flush_now()
 
     def _flush_soon(self) -> None:
-        """Send all once half of what was in hand has come back, or in `GATHER_S`."""
+        """Send all once half of what was in hand has come back, or in the time to gather."""
         waiting = len(self._passed) + len(self._out)
-        if not self._is_free:
+        gather_s = max(GATHER_S, self._gather_s) if self._is_free else self._gather_s
+        if not gather_s:
             self._flush()
-        elif 2 * waiting >= self._in_hand:
+        elif self._is_free and 2 * waiting >= self._in_hand:
             self._flush_now()
         elif self._timer is None and not self._is_due:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(gather_s, self._flush)
 
     def _flush_now(self) -> None:
         if not self._is_due:

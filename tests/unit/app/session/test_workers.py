@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from bulkbind.app.session.workers import FEW_ROWS, MOST_AUTO, SLOW_PER_S, workers_of
+from bulkbind.app.session.workers import (
+    FEW_PLACES,
+    FEW_ROWS,
+    MOST_AUTO,
+    SLOW_PER_S,
+    goes_alone,
+    workers_of,
+)
+from bulkbind.clock import SystemClock
+from bulkbind.engine import StopSignal
+from bulkbind.pacing import Limit, Pacer
 from bulkbind.settings import SendSettings
 
 MANY = 1_000_000
@@ -38,3 +48,26 @@ def test_a_number_is_meant():
 def test_auto_counts_the_cores_of_this_machine():
     """At least the one that runs this."""
     assert 1 <= workers_of(SendSettings(workers="auto"), MANY, None) <= MOST_AUTO
+
+
+@pytest.mark.parametrize(
+    ("per_s", "is_spaced", "places", "scope", "is_ours"),
+    [
+        (None, False, None, "credential", False),
+        (200.0, False, None, "credential", False),
+        (200.0, True, None, "credential", True),
+        (200.0, True, None, "x-user-id", False),
+        (2 * SLOW_PER_S, True, None, "credential", False),
+        (None, False, FEW_PLACES, "credential", True),
+        (None, False, FEW_PLACES + 1, "credential", False),
+    ],
+)
+def test_the_driver_sends_alone_where_requests_are_spaced_or_places_few(
+    per_s, is_spaced, places, scope, is_ours
+):
+    """And only where that is no more than one process can send."""
+    learned = None if per_s is None else Limit(per_s, is_spaced)
+    pacer = Pacer(SystemClock(), StopSignal(), learned=learned)
+    pacer.flight.places.limit = places or float("inf")
+
+    assert goes_alone(pacer, SendSettings(rate_scope=scope)) is is_ours

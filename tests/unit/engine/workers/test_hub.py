@@ -109,7 +109,7 @@ class Wire:
     """A link whose worker is the test."""
 
     def __init__(self, number, heard, lost):
-        self.pid, self.host = 100 + number, ""
+        self.pid, self.host, self.gather_s = 100 + number, "", 0.0
         self.heard, self.lost = heard, lost
         self.frames = Frames(TO_WORKER)
         self.told = []
@@ -143,7 +143,7 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
-        self.is_free = False
+        self.is_free = self.goes_alone = False
         self.carried: list[float] = []
         self.hub = Hub(
             self.local,
@@ -152,6 +152,7 @@ class Bench:
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
+            goes_alone=lambda: self.goes_alone,
             carried=self.carried.append,
         )
         self.hub.on_unasked(self.unasked.append)
@@ -606,6 +607,22 @@ async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
         await task
 
     assert [len(wire.orders()) for wire in bench.wires] == [2, 2]
+
+
+async def test_the_driver_sends_what_the_way_to_a_worker_would_spoil(bench):
+    """As long as that is so; the workers stay, and send again after it."""
+    await bench.ready()
+    bench.goes_alone = True
+    bench.hub.post(DEVICE, TOKEN, lambda _: None)
+    attempt = await (await bench.bind())
+    alone = [wire.orders() for wire in bench.wires]
+    bench.goes_alone = False
+    await bench.bind()
+
+    assert attempt == BOUND
+    assert alone == [[], []]
+    assert len(bench.local.sent) == bench.hub.own_settled == 3
+    assert sum(len(wire.orders()) for wire in bench.wires) == 1
 
 
 async def test_the_rate_of_a_worker_is_that_of_the_last_second_and_at_its_end_of_all(bench):

@@ -11,6 +11,7 @@ from bulkbind.engine.workers.messages import (
     MOST_BYTES,
     TO_DRIVER,
     TO_WORKER,
+    After,
     Beat,
     Frames,
     Hello,
@@ -102,6 +103,7 @@ TOLD: list[ToWorker] = [
     Key(1, ("id", "secret")),
     Order(2, 1, 15.0, [Device("user", "SN_1", (None, "Android 15")), Device("u", "S")]),
     Named(),
+    After(0.01),
 ]
 ANSWERED: list[ToDriver] = [
     Hello("1.0"),

@@ -11,6 +11,7 @@ import pytest
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers.messages import (
     TO_DRIVER,
+    After,
     Beat,
     Failed,
     Frames,
@@ -30,7 +31,7 @@ from bulkbind.engine.workers.messages import (
 )
 from bulkbind.engine.workers.worker import BEAT_S, GATHER_S, LEASE_S, Worker
 from bulkbind.koodrive.auth.credential import of_parts
-from bulkbind.model import Accepted, Attempt, Device
+from bulkbind.model import Accepted, Attempt, Device, Throttled
 from tests.support.fake_clock import HandClock
 
 DEVICE = Device("user", "SN_1")
@@ -270,6 +271,61 @@ async def test_accepted_binds_wait_for_others_where_no_limit_is_known(bench, is_
     assert [*chain(*numbers)] == [*range(6)]
     assert {type(each) for each in said} == {kind}
     assert len(groups) < 6 if is_free else len(groups) == 6
+
+
+async def test_it_waits_for_others_as_long_as_it_is_told_where_a_limit_is_known(bench):
+    """What is no acceptance goes at once, and what was waiting with it."""
+    await bench.tell(Start(b"how", 10.0), Key(1, ("Bearer x",)))
+    (beat,) = [each.number for each in bench.heard if isinstance(each, Beat)]
+    bench.client.answer = BOUND
+    await bench.tell(Lease(beat), Order(0, 1, 3.0, [DEVICE] * 2))
+    before = bench.kinds()
+    bench.client.answer = Attempt(Throttled(), connection=1, http_status=429)
+    await bench.tell(Order(2, 1, 3.0, [DEVICE]))
+
+    assert before[-1] is Beat
+    assert bench.kinds()[-2:] == [Passed, Said]
+
+
+async def test_what_was_gathered_for_it_is_done_with_the_time_between(bench):
+    """A gateway that counts requests close together sees those that were let leave, in order.
+
+    A group that comes before the last one is done waits for it.
+    """
+    (beat,) = await bench.started()
+    sent_at = {}
+    posted, clock = bench.client.post, SystemClock()
+
+    def post(device, *rest):
+        sent_at[device.machine_code] = clock.monotonic()
+        posted(device, *rest)
+
+    bench.client.post = post
+
+    def order(name):
+        return Order(len(name), 1, 3.0, [Device("user", name)])
+
+    began = clock.monotonic()
+    await bench.tell(After(0.0), Lease(beat), order("A"), After(0.03), order("B"), order("C"))
+    await bench.tell(After(0.0), order("D"), After(0.01), order("E"))
+    await clock.sleep(0.06)
+    await bench.tell(After(0.0), order("F"))
+
+    assert "".join(sent_at) == "ABCDEF"
+    after = {name: at - began for name, at in sent_at.items()}
+    assert after["A"] < 0.02
+    assert after["B"] > 0.028
+    assert bench.heard[-1].number == 1
+
+
+async def test_it_ends_if_it_cannot_do_what_waits(bench):
+    """A credential that it was never given, later."""
+    (beat,) = await bench.started()
+
+    await bench.tell(After(0.0), Lease(beat), After(0.01), Order(1, 7, 3.0, [DEVICE]))
+    await SystemClock().sleep(0.03)
+
+    assert isinstance(bench.heard[-1], Failed)
 
 
 async def test_it_ends_if_it_cannot_tell_what_came(bench, monkeypatch):
