@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, count, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, assert_never
+from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
 
 from bulkbind.engine import proof
 from bulkbind.engine.decide import (
@@ -28,6 +28,7 @@ from bulkbind.engine.decide import (
 from bulkbind.engine.readback import Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
+from bulkbind.engine.volley import Volley
 from bulkbind.logs import logger
 from bulkbind.model import (
     Accepted,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
-        Coroutine,
         Iterable,
         Iterator,
         Mapping,
@@ -438,7 +438,7 @@ class Unbinder:
 
         Returns: What failed; the stop of the run, too.
         """
-        volley = _Volley()
+        volley = Volley()
         with volley:
             for item in items:
                 volley.leave()
@@ -458,7 +458,7 @@ class Unbinder:
             await volley.all_back()
         return volley.faults
 
-    def _landed(self, volley: _Volley, item: Unbinding, came: Came) -> None:
+    def _landed(self, volley: Volley, item: Unbinding, came: Came) -> None:
         """Judge what came of a first request."""
         if volley.is_cut:
             return
@@ -544,54 +544,6 @@ class Unbinder:
                 attempts=item.attempts,
             )
         self._on_settled(items)
-
-
-class _Volley:
-    """Requests that are out together; a context manager that ends what is beside it."""
-
-    def __init__(self) -> None:
-        self.faults: list[BaseException] = []
-        self.is_cut = False
-        """Whether nobody waits for what comes any more."""
-        self._out = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._moved = asyncio.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.is_cut = True
-        for task in self._tasks:
-            task.cancel()
-
-    def leave(self) -> None:
-        """Count one that leaves."""
-        self._out += 1
-
-    def back(self, fault: BaseException | None = None) -> None:
-        """Count one that is back. *fault*: what failed with it."""
-        self._out -= 1
-        if fault is not None:
-            self.faults.append(fault)
-        if not self._out:
-            self._moved.set()
-
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have a task bring one back."""
-        task = asyncio.create_task(work, name="unbind")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self.back(asyncio.CancelledError() if task.cancelled() else task.exception())
-
-    async def all_back(self) -> None:
-        """Wait until all are back."""
-        while self._out:
-            self._moved.clear()
-            await self._moved.wait()
 
 
 def _staged(items: Iterable[Unbinding]) -> list[Unbinding]:
