@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _FITS = {*IS_BOUND, Status.DUPLICATE, Status.INVALID}
 """How all rows of the earlier run must have ended."""
-_OF_ITS_OWN = f"r.status IN {codes((Status.DUPLICATE, Status.INVALID))}"
+_OWN = (Status.DUPLICATE, Status.INVALID)
+_OF_ITS_OWN = f"r.status IN {codes(_OWN)}"
 _RANGE = "r.id BETWEEN :first AND :last"
 # Known as bound to its user, and in doubt nowhere: staging would mark it as skipped, and not as
 # moved, whoever else has the device as well.
@@ -59,6 +60,8 @@ SELECT id + :further, duplicate_of + :further, changes, 0, 0,
   FROM remarks JOIN stored_rows r USING (id)
  WHERE {_RANGE} AND ({_OF_ITS_OWN} OR changes NOT NULL) ORDER BY id
 """,  # noqa: S608  # constants
+)
+_TAKE_OF_ITS_OWN = (
     f"""
 INSERT INTO outcomes (id, attempts, answer)
 SELECT id + :further, 0, answer FROM outcomes JOIN stored_rows r USING (id)
@@ -128,10 +131,11 @@ def repeat(db: sqlite3.Connection, run: int, forms: Sequence[Source]) -> Repeate
     values = {"run": earlier, "first": first, "last": last, "further": (run - earlier) << RUN_SHIFT}
     if int_of(db, _EMPTY, values) or int_of(db, _UNKNOWN, values):
         return None
+    has_own = not before.keys().isdisjoint(_OWN)
     with relaxed(db), transaction(db):
         for first, last in parts(db, earlier, AT_ONCE):
             values |= {"first": first, "last": last}
-            for statement in _TAKE:
+            for statement in _TAKE + (_TAKE_OF_ITS_OWN if has_own else ()):
                 db.execute(statement, values)
     for source, form in enumerate(forms):
         staging.add_source(db, run, source, form)

@@ -78,7 +78,10 @@ def of_status(statuses: Iterable[str], rows: str = "BETWEEN ? AND ?") -> str:
 
     Reads only what is stored of every row, which is much less than the view `rows` has.
     """
-    return f"SELECT id FROM stored_rows WHERE id {rows} AND status IN {codes(statuses)}"  # noqa: S608  # constants
+    wanted = list(statuses)
+    # Most rows are bound or skipped, the two lowest: one comparison is less than a look at a list.
+    least = f"status >= {min(CODES[Status(status)] for status in wanted)} AND " if wanted else ""
+    return f"SELECT id FROM stored_rows WHERE id {rows} AND {least}status IN {codes(wanted)}"  # noqa: S608  # constants
 
 
 def stored_id(value: str) -> str:
