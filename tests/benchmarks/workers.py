@@ -51,8 +51,9 @@ class Watched(Hub):
         began = time.monotonic()
         Watched.memory, Watched.ready_s = {}, {}
         self._at_ready = self._latest = began, time.process_time(), 0
+        await super().__aenter__()
         self._begin(self._look(began), "look at workers")
-        return await super().__aenter__()
+        return self
 
     async def __aexit__(self, *error: object) -> None:
         since, cpu_before_s, rows_before = self._at_ready
