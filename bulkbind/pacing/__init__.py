@@ -5,6 +5,7 @@ does not is asked by its 429s alone, and each of them costs something, so the pa
 from one *event* to the next. An event is one 429, or several in a row, to where requests get
 through again.
 
+- **The start**: the pace doubles several times a second, the sooner the quicker answers come.
 - **A leg** begins a little below the limit as it is believed, rises to it within its *span*, and
   from there ever faster, since a limit that lets that pass has been lifted. The span is what a 429
   costs over what may be spent: m requests refused per event at 0.3 % make m / 0.003 requests.

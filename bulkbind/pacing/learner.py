@@ -32,8 +32,10 @@ LEARNED_SHARE = 0.98
 """Share of an earlier run's limit at which a run begins; it rises to it as after any 429."""
 START_PER_S = 250.0
 """The pace before any limit is known, which doubles …"""
-DOUBLING_S, DOUBLING = 0.2, 10.0
-"""… in this time, and this many requests. Once there was a 429, it does so in a second at most."""
+DOUBLING_S, ANSWERS, DOUBLING = 0.2, 80.0, 10.0
+"""… in this time, or in that of so many answers one after the other where that is shorter (few are
+in flight then, to be refused at once), and in this many requests. Once there was a 429, it does so
+in a second at most."""
 TOGETHER = 2
 """So many leave at once in the beginning, to see whether they may."""
 AWAY_FIRST_S = 0.5
@@ -78,6 +80,7 @@ class Pace(StreamGate):
     or does not answer several requests in a row, closes the gate and leaves the pace.
 
     Attributes:
+        answer_s: How long an answer usually takes; infinite before the first.
         is_away: It is closed because the server does not answer.
         is_stated: Whether the pace is the gateway's own word.
         stated_by: The header that states it; empty: a 429's text does, or nothing.
@@ -90,7 +93,7 @@ class Pace(StreamGate):
     __slots__ = (
         "_along", "_cap", "_ceiling", "_cost", "_first", "_held", "_is_asked", "_left", "_missed",
         "_refusal_s", "_silent", "_start_per_s", "_stated", "_through", "_tried_at", "_windows",
-        "has_learned", "is_away", "is_stated", "per_s", "search", "stated_by", "told",
+        "answer_s", "has_learned", "is_away", "is_stated", "per_s", "search", "stated_by", "told",
     )  # fmt: skip
 
     def __init__(
@@ -120,6 +123,7 @@ class Pace(StreamGate):
         self.is_away = self.is_stated = self.has_learned = self._is_asked = False
         self.search = Search(now, is_spaced=is_spaced)
         self._along = self._silent = self._cost = 0
+        self.answer_s = math.inf
         self._missed = 0
         """Tries of a server that is away, after the first."""
         self._held: Leg | None = None
@@ -365,7 +369,8 @@ class Pace(StreamGate):
     def _rise(self) -> None:
         leg = self._held or self.search.leg
         if leg.top == math.inf:
-            per_s = self.per_s * 2.0 ** (1.0 / max(DOUBLING, DOUBLING_S * self.per_s))
+            doubling_s = min(DOUBLING_S, ANSWERS * self.answer_s)
+            per_s = self.per_s * 2.0 ** (1.0 / max(DOUBLING, doubling_s * self.per_s))
         else:
             self._along += 1
             most = self.per_s * 2.0 ** (1.0 / max(2 * DOUBLING, self.per_s))

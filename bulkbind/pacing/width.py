@@ -176,7 +176,7 @@ class Flight:
 
     __slots__ = (
         "_answers", "_before_per_s", "_carried_s", "_grow_at", "_sent_at", "_served", "_set_at",
-        "_sum_s", "_took_s", "_unanswered", "_wide", "most", "next_at", "places", "silent_s",
+        "_sum_s", "_unanswered", "_wide", "most", "next_at", "places", "silent_s", "took_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -189,8 +189,8 @@ class Flight:
         self._grow_at, self._set_at = now + DOUBLING_S, -math.inf
         self._answers, self._sum_s = 0, 0.0
         """Answers since the width has changed, and the time that they took together."""
-        self._took_s = 0.0
-        """A smoothed answer's time."""
+        self.took_s = 0.0
+        """A smoothed answer's time; 0 before the first."""
         self.silent_s = math.inf
         """After so many seconds a request is silent; infinite before the first answer."""
         self._before_per_s = 0.0
@@ -216,13 +216,13 @@ class Flight:
     @property
     def overdue_s(self) -> float:
         """After so many seconds without an answer a request is only waited for."""
-        return self.silent_s if self._took_s else UNKNOWN_S
+        return self.silent_s if self.took_s else UNKNOWN_S
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
-        if per_s == math.inf or not self._took_s:
+        if per_s == math.inf or not self.took_s:
             return self._wide
-        answered_s = USEFUL * self._took_s
+        answered_s = USEFUL * self.took_s
         return int(min(self._wide, per_s * (answered_s + self._carried_s) + MARGIN))
 
     def carried(self, seconds: float) -> None:
@@ -258,7 +258,7 @@ class Flight:
         self._sent_at = now
         if self.places.limit < math.inf:
             spread = SPREAD_BEYOND if self.places.wide > self.places.limit else SPREAD
-            self.next_at = max(self.next_at, now - COARSE_S) + spread * self._took_s / self.wide
+            self.next_at = max(self.next_at, now - COARSE_S) + spread * self.took_s / self.wide
 
     def accepted(self, now: float, in_flight: int, took_s: float, heard: int = 1) -> None:
         """A request got through; it was one of *in_flight* when it left, and took so long.
@@ -270,8 +270,8 @@ class Flight:
         if self._unanswered:
             self._note(0, heard)
         usual_s = min(took_s, self.silent_s)
-        self._took_s += (usual_s - self._took_s) * (0.25 if self._took_s else 1.0)
-        self.silent_s = max(SILENT_S, SILENT * self._took_s)
+        self.took_s += (usual_s - self.took_s) * (0.25 if self.took_s else 1.0)
+        self.silent_s = max(SILENT_S, SILENT * self.took_s)
         self.places.accepted(in_flight)
         if now - took_s > self._set_at:
             self._answers += heard
@@ -492,6 +492,7 @@ class Traffic:
 
     def accepted(self, out: Out, now: float) -> None:
         """An answer came that was no 429."""
+        self.gate.answer_s = self.flight.took_s or math.inf
         self.gate.accepted(out.sent)
         heard, out.heard = 1 + out.heard, 0
         self.flight.accepted(now, out.in_flight, now - out.sent_at, heard)

@@ -37,6 +37,17 @@ def test_without_a_limit_the_pace_rises_quickly():
     assert state.known_per_s == math.inf
 
 
+@pytest.mark.parametrize(("answer_s", "within_s"), [(0.0005, 0.3), (0.001, 0.5), (0.1, 0.9)])
+def test_the_quicker_answers_come_the_sooner_the_pace_doubles(answer_s, within_s):
+    """In eighty times an answer's time, so that few are in flight when a limit is met."""
+    state, now = Pace(0.0), 0.0
+    while state.per_s < 4000:
+        state.answer_s, now = answer_s, state.next_at
+        state.accepted(state.sent(now))
+
+    assert within_s / 2 < now < within_s
+
+
 def test_a_cap_spaces_requests():
     """At 10/s, a steady sender is spaced a tenth of a second."""
     state, moments = Pace(0.0, 10.0), []

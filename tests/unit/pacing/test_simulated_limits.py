@@ -74,6 +74,32 @@ def test_late_timers_do_not_starve_the_pace(make, per_s, efficiency, refused):
     assert ran.refused / requests <= refused
 
 
+class Free:
+    """Lets everything through."""
+
+    def admit(self, _now):
+        return True
+
+    def leave(self):
+        pass
+
+
+def test_a_quick_server_without_a_limit_is_soon_used():
+    """Answers that come in half a millisecond: thousands a second well within the first one."""
+    ran = Simulation(Free(), 5000, latency_s=0.0005, concurrency=64).run()
+
+    assert ran.took_s <= 0.6
+
+
+@pytest.mark.parametrize("burst", [20, 100, 600])
+def test_a_quick_rise_has_few_refused_at_once(burst):
+    """As quick, up to a limit: few are in flight when it is met, and refused."""
+    ran = Simulation(bucket(200, burst), 10**9, latency_s=0.0005, for_s=3.0).run()
+
+    assert ran.through_by(3.0) >= 0.9 * (200 * 3.0 + burst)
+    assert ran.refused <= 15 + 0.05 * burst
+
+
 class Both:
     """Two limiters at once; what the second one refuses counts for the first all the same."""
 
