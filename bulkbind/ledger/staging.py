@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
@@ -52,7 +52,11 @@ _BATCH_TABLES = (
     f"batch (id INTEGER PRIMARY KEY, line, {ALL_FIELDS}, cells, changes)",
     "placed (id INTEGER PRIMARY KEY, device, name)",
 )
-_INSERT_BATCH = f"INSERT INTO batch VALUES ({marks(4 + len(FIELDS))})"  # noqa: S608  # constants
+_VALUES = f"({marks(4 + len(FIELDS))})"
+TOGETHER = 50
+"""Rows that are handed to SQLite at once: each hand-over releases and takes Python's lock."""
+_INSERT_BATCH = f"INSERT INTO batch VALUES {_VALUES}"  # noqa: S608  # constants
+_INSERT_MANY = f"INSERT INTO batch VALUES {', '.join([_VALUES] * TOGETHER)}"  # noqa: S608  # constants
 _NEW_USERS = """
 INSERT INTO users (user_id)
 SELECT DISTINCT user_id FROM batch WHERE user_id NOT IN (SELECT user_id FROM users)
@@ -71,6 +75,8 @@ SELECT b.id, d.device, CASE WHEN ({optional_of("d")}) IS ({optional_of("b")}) TH
   FROM batch b CROSS JOIN users u ON u.user_id = b.user_id
  CROSS JOIN devices d ON d.machine_code = b.machine_code AND d.user = u.user
 """  # noqa: S608  # constants
+# Rows whose devices are all new: those have numbers that follow each other as the rows do.
+_PLACE_NEW = "INSERT INTO placed (id, device, name) SELECT id, ?1 - (?2 - id), 0 FROM batch"
 _NEW_NAMES = f"""
 INSERT INTO names (device, name, {", ".join(OPTIONAL)})
 SELECT device, coalesce((SELECT max(n.name) FROM names n WHERE n.device = p.device), 0)
@@ -188,7 +194,9 @@ DELETE FROM stored_bindings WHERE device IN (
 # Rows still skipped when a run starts are never returned to the operator, so drop their cells.
 _FORGET_CELLS = f"""
 DELETE FROM cells
- WHERE id BETWEEN ? AND ?
+ WHERE id BETWEEN ?1 AND ?2
+   AND EXISTS (SELECT 1 FROM stored_rows
+                WHERE id BETWEEN ?1 AND ?2 AND status = {CODES[Status.SKIPPED]})
    AND (SELECT status FROM stored_rows r WHERE r.id = cells.id) = {CODES[Status.SKIPPED]}
 """  # noqa: S608  # constants
 _STAGE_BROKEN = (
@@ -312,14 +320,21 @@ def stage(
 
 
 def _stage_valid(
-    db: sqlite3.Connection, valid: list[tuple[object, ...]], values: Mapping[str, object]
+    db: sqlite3.Connection, valid: list[tuple[object, ...]], values: Mapping[str, int]
 ) -> None:
     """Write rows that keep every rule: staged, or duplicates of the first row of their device."""
     db.execute("DELETE FROM batch")
     db.execute("DELETE FROM placed")
-    db.executemany(_INSERT_BATCH, valid)
-    for statement in (_NEW_USERS, _NEW_DEVICES, _PLACE):
-        db.execute(statement)
+    whole = len(valid) // TOGETHER * TOGETHER
+    some = (chain.from_iterable(valid[n : n + TOGETHER]) for n in range(0, whole, TOGETHER))
+    db.executemany(_INSERT_MANY, map(tuple, some))
+    db.executemany(_INSERT_BATCH, valid[whole:])
+    db.execute(_NEW_USERS)
+    made = db.execute(_NEW_DEVICES)
+    if made.rowcount == len(valid) == values["last"] - values["first"] + 1:
+        db.execute(_PLACE_NEW, (made.lastrowid, values["last"]))
+    else:
+        db.execute(_PLACE)
     if int_of(db, "SELECT EXISTS (SELECT 1 FROM placed WHERE name IS NULL)"):
         db.execute(_NEW_NAMES)
         db.execute(_NAME_PLACED)

@@ -350,6 +350,25 @@ def test_a_ledger_that_changes_too_fast_is_read_by_one_connection(db, tmp_path, 
         assert get_meta(view, "number") == 1
 
 
+def test_rows_whose_devices_are_all_new_are_told_as_among_others(db):
+    """A batch without anything known is placed faster; known and broken rows make no difference."""
+    rows = [named(n, f"N{n}", "van" if n % 3 else None) for n in range(2 * staging.TOGETHER + 7)]
+    fresh = confirmed(db, "fresh", rows)
+    expected = told(db, fresh)
+    others = [named(n, f"O{n}", "van" if n % 3 else None) for n in range(len(rows))]
+    mixed = confirmed(db, "mixed", [invalid(900), *others[:60], valid(901, "A"), *others[60:]])
+
+    assert [row.machine_code for row in expected] == [row.values[1] for row in rows]
+    assert [row.optional[0] for row in expected] == [
+        "van" if n % 3 else "" for n in range(len(rows))
+    ]
+    found = [row for row in told(db, mixed) if row.line < 900]
+    assert [(row.line, row.user_id, row.optional) for row in found] == [
+        (row.line, row.user_id, row.optional) for row in expected
+    ]
+    assert [row.machine_code for row in found] == [row.values[1] for row in others]
+
+
 def test_rows_of_several_manifests_name_their_own(db):
     """Also where those of three lie together, and one of them has rows that are told apart."""
     run = staging.begin(db, run_values("several"))

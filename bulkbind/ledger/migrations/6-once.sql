@@ -174,7 +174,9 @@ SELECT u.user, r.machine_code, r.device_name, r.device_os
  WHERE r.problems IS NULL AND r.duplicate_of IS NULL ORDER BY r.id;
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, b.machine_code, b.device_name, b.device_os
-  FROM bindings_5 b CROSS JOIN users u ON u.user_id = b.user_id;
+  FROM bindings_5 b CROSS JOIN users u ON u.user_id = b.user_id
+ WHERE NOT EXISTS (SELECT 1 FROM devices d
+                    WHERE d.machine_code = b.machine_code AND d.user = u.user);
 -- A duplicate may be that of another user's row, which counts.
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, r.machine_code, r.device_name, r.device_os
