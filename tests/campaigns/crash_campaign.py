@@ -63,6 +63,9 @@ MOST_AT_END = 5
 """So often a run that stopped early, and says that it can go on, is gone on with."""
 # --- what is done ---------------------------------------------------------------------------------
 
+PER_S = 700
+NO_LIMIT = "none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -72,7 +75,7 @@ class Plan:
     kills: int
     """Kills that must strike: after them, rows are claimed that were not before."""
     seed: int = 5
-    limit: str = "700/s"
+    limit: str = f"{PER_S}/s"
     timeout_s: float = 1.0
     settle_s: float = 0.5
     late_s: float | None = None
@@ -109,7 +112,8 @@ class Plan:
             "reset-before=0.01,on=list",
             *self.faults,
         )
-        given = ["--second-bind", "error", "--limit", self.limit, "--seed", str(self.seed)]
+        given = ["--second-bind", "error", "--seed", str(self.seed)]
+        given += [] if self.limit == NO_LIMIT else ["--limit", self.limit]
         return given + [word for fault in faults for word in ("--fault", fault)]
 
     def settings(self) -> str:
@@ -117,6 +121,7 @@ class Plan:
         return (
             f"timeout: {self.timeout_s}s\nlist_timeout: {2 * self.timeout_s}s\n"
             f"readback_settle: {self.settle_s}s\nconcurrency: 32\nbackoff_base: 200ms\n"
+            + (f"rate: {PER_S}\n" if self.limit == NO_LIMIT else "")
         )
 
 
@@ -429,7 +434,7 @@ def main() -> None:
         rows=given.rows or ROWS_PER_KILL * given.kills * (1 if given.workers == 1 else 3),
         kills=given.kills,
         seed=given.seed,
-        limit=given.limit,
+        limit=given.limit or (f"{PER_S}/s" if given.workers == 1 else NO_LIMIT),
         timeout_s=given.timeout or (1.0 if late_s is None else min(1.0, late_s / 2)),
         settle_s=given.settle,
         late_s=late_s,
@@ -465,7 +470,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--late-share", type=float, default=0.05, help="share of late binds  [default: 0.05]")
     add("--timeout", type=float, metavar="S", help="of a bind  [default: 1; late: S / 2 at most]")
     add("--settle", type=float, default=0.5, metavar="S", help="readback_settle  [default: 0.5]")
-    add("--limit", default="700/s", help="of the sandbox, on all calls  [default: 700/s]")
+    add(
+        "--limit",
+        help=f"of the sandbox, on all calls; {NO_LIMIT}: the run's own  [default: {PER_S}/s; with "
+        f"workers, which send nothing at a limit as slow: {NO_LIMIT}]",
+    )
     add(
         "--known-code",
         choices=("with", "without", "mixed"),

@@ -60,6 +60,7 @@ SLACK_S = 0.3
 """For so long a request that has left may wait to be read by a sandbox on a busy machine."""
 TIME_OUT_S, SETTLE_S = 1.0, 0.5
 PER_S = 300
+"""The run's own: at a limit of the gateway as slow, no worker sends."""
 TRACE_PREFIX = 40
 """Characters of a trace id that tell processes apart."""
 
@@ -207,7 +208,7 @@ class Faults:
     def _started(self) -> Iterator[subprocess.Popen[bytes]]:
         command = [*BULKBIND, "run", "fleet.csv", "--endpoint", self._url]
         command += ["--config", "faults.yaml", "--out", "report", "--yes"]
-        command += ["--workers", str(self._given.workers)]
+        command += ["--workers", str(self._given.workers), "--rate", str(PER_S)]
         self.struck.begun_at.append(now())
         with (self._home / "run.log").open("ab") as log:
             self._log_at = log.tell()
@@ -297,7 +298,6 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
         encoding="utf-8",
     )
     options = ["--second-bind", "error", "--fault", "delay-before=1,for=20ms"]
-    options += [] if given.limit == "none" else ["--limit", given.limit]
     journal = home / "journal.jsonl"
     began = time.monotonic()
     with sandbox(*options, "--journal", str(journal), home=home) as url:
@@ -353,7 +353,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=3, help="1: the run's own process alone  [default: 3]")
     add("--strikes", type=int, default=50, help="of each kind  [default: 50]")
     add("--rows", type=int, help="rows of each manifest  [default: enough for the strikes]")
-    add("--limit", default=f"{PER_S}/s", help=f"of the sandbox, or none  [default: {PER_S}/s]")
     add("--seed", type=int, default=5, help="of the moments  [default: 5]")
     add("--keep", type=Path, metavar="DIR", help="a new folder in which all evidence stays")
     return parser

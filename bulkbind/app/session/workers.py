@@ -59,6 +59,7 @@ class Here:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.at_once = max(1, _cores() - 1)
         self.start = partial(PipeLink.start, MODULE)
 
     def alone(self, _why: str) -> None:
@@ -71,7 +72,7 @@ class There:
     def __init__(self, cluster: Cluster, session: Session) -> None:
         most = session.settings.send.workers
         there = len(cluster.places)
-        self.number = min(there, most) if isinstance(most, int) else there
+        self.number = self.at_once = min(there, most) if isinstance(most, int) else there
         self.start = cluster.start
         self._session = session
 
@@ -120,16 +121,15 @@ async def cluster_of(address: str) -> Cluster:
 def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
     """Return whether the run's own process sends by itself though there are workers.
 
-    Where requests have to be spaced, the way to a worker is never equally long; where few may be in
-    flight, each place is idle meanwhile. One process can send as many.
+    It does where the gateway has shown a limit that one process can use up: on the way to a worker
+    requests come closer together or farther apart, and places are empty meanwhile.
     """
     if send.is_per_user:
         return False
     if (places := pacer.in_flight()) is not None:
         return places <= FEW_PLACES
-    pace = pacer.pace()
-    is_slow = pace is not None and pace < SLOW_PER_S
-    return is_slow and pacer.streams.learner.search.is_spaced
+    learner = pacer.streams.learner
+    return (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
 
 
 def _hub(

@@ -41,8 +41,7 @@ class Crew:
 
     number: int
     link: Link | None = None
-    is_greeted: bool = False
-    """Whether it has said hello."""
+    is_starting: bool = False
     is_told: bool = False
     """Whether it has been told how to reach the server."""
     orders: dict[int, Ordered] = field(default_factory=dict)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SILENT_BEATS = int(LEASE_S / BEAT_S) + 2
 """Beats in a row that must be missing while the driver itself is awake before a worker is buried:
 its lease has ended then."""
+FIRST_S = 0.25
+"""The first answers show whether the gateway wants requests spaced, or few in flight: a worker that
+starts takes a core for half a second, and would have them look late."""
 ENDING = Accepted | AlreadyBound | Refused
 """Verdicts with which a row ends."""
 LOST = "worker"
@@ -53,6 +56,8 @@ class Places(Protocol):
 
     number: int
     """How many there are to be."""
+    at_once: int
+    """As many may be starting at a time."""
 
     async def start(self, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> Link:
         """Start a worker and return the link to it; see `PipeLink.start`. Raises: OSError."""
@@ -65,7 +70,7 @@ class Hub:
     """The API as the engine uses it: a bind goes to the worker that has least in hand.
 
     The driver sends the first ones itself, until one has shown that the set-up is right; then the
-    workers are told how, and until one is ready, or where all are lost, it goes on by itself. So it
+    workers are started, and until one is ready, or where all are lost, it goes on by itself. So it
     does with lists, session calls and unbinds.
 
     Each worker has a link of its own, which is cut with it: what a buried one says is not heard.
@@ -110,7 +115,9 @@ class Hub:
         self._next = 1
         """The number of the next order."""
         self._keys: dict[Credential, int] = {}
-        self._is_proven = self._is_over = False
+        self._proven = asyncio.Event()
+        self._starting = asyncio.Semaphore(places.at_once)
+        self._is_over = False
         self.own_settled = 0
         """Rows that ended through what the driver sent itself."""
         self.unsure = 0
@@ -125,8 +132,7 @@ class Hub:
     async def __aenter__(self) -> Self:
         await self._local.__aenter__()
         await self._group.__aenter__()
-        for crew in self._crews:
-            self._begin(self._start(crew), f"start worker {crew.number}")
+        self._begin(self._start_all(), "start workers")
         self._begin(self._watch(), "watch workers")
         return self
 
@@ -250,12 +256,10 @@ class Hub:
         return attempt
 
     def _learn_own(self, attempt: Attempt) -> None:
-        """Count it, and let the workers begin once an answer has shown that the set-up is right."""
+        """Count it; once an answer has shown that the set-up is right, workers may be started."""
         self.own_settled += isinstance(attempt.verdict, ENDING)
-        if not self._is_proven:
-            self._is_proven = isinstance(attempt.verdict, Accepted | AlreadyBound)
-            for crew in self._crews:
-                self._tell(crew)
+        if isinstance(attempt.verdict, Accepted | AlreadyBound):
+            self._proven.set()
 
     def _has_others(self) -> bool:
         """Return whether others send the next bind."""
@@ -320,6 +324,23 @@ class Hub:
             self._begin(work, "fail")
         except RuntimeError:  # it has failed already
             work.close()
+
+    async def _start_all(self) -> None:
+        """Start them once they are of use, some at a time: the driver's timers need a core."""
+        await self._proven.wait()
+        await self._clock.sleep(FIRST_S)
+        for crew in self._crews:
+            await self._starting.acquire()
+            while self._goes_alone():
+                await self._clock.sleep(BEAT_S)
+            crew.is_starting = True
+            self._begin(self._start(crew), f"start worker {crew.number}")
+
+    def _started(self, crew: Crew) -> None:
+        """Let the next one be started."""
+        if crew.is_starting:
+            crew.is_starting = False
+            self._starting.release()
 
     async def _start(self, crew: Crew) -> None:
         frames = messages.Frames(messages.TO_DRIVER)
@@ -390,9 +411,11 @@ class Hub:
             case messages.Hello(version=version) if version != self._version:
                 self._lose(crew, f"it is of version {version}, this run of {self._version}")
             case messages.Hello():
-                crew.is_greeted = True
-                self._tell(crew)
+                self._demand_names()
+                crew.is_told = True
+                crew.put(messages.Start(self._setup(), crew.link.gather_s if crew.link else 0.0))
             case messages.Ready():
+                self._started(crew)
                 self._takers.append(crew)
                 crew.ready_at = crew.leased_at = self._clock.monotonic()
                 self._log.info(
@@ -403,13 +426,6 @@ class Hub:
                 )
             case messages.Failed(why=why):
                 self._lose(crew, why)
-
-    def _tell(self, crew: Crew) -> None:
-        """Tell a worker how to reach the server, once it is there and the set-up is proven."""
-        if self._is_proven and crew.is_greeted and not (crew.is_told or crew.lost):
-            self._demand_names()
-            crew.is_told = True
-            crew.put(messages.Start(self._setup(), crew.link.gather_s if crew.link else 0.0))
 
     def _demand_names(self) -> None:
         """Let those who have been told already know once each success must name its device."""
@@ -469,6 +485,7 @@ class Hub:
         if crew.lost or self._is_over:
             return
         crew.lost = redacted(why)
+        self._started(crew)
         crew.sum_up(self._clock.monotonic())
         if crew in self._takers:
             self._takers.remove(crew)

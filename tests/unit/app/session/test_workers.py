@@ -51,23 +51,32 @@ def test_auto_counts_the_cores_of_this_machine():
 
 
 @pytest.mark.parametrize(
-    ("per_s", "is_spaced", "places", "scope", "is_ours"),
+    ("learned_per_s", "places", "scope", "is_alone"),
     [
-        (None, False, None, "credential", False),
-        (200.0, False, None, "credential", False),
-        (200.0, True, None, "credential", True),
-        (200.0, True, None, "x-user-id", False),
-        (2 * SLOW_PER_S, True, None, "credential", False),
-        (None, False, FEW_PLACES, "credential", True),
-        (None, False, FEW_PLACES + 1, "credential", False),
+        (None, None, "credential", False),
+        (200.0, None, "credential", True),
+        (200.0, None, "x-user-id", False),
+        (2 * SLOW_PER_S, None, "credential", False),
+        (None, FEW_PLACES, "credential", True),
+        (None, FEW_PLACES + 1, "credential", False),
     ],
 )
-def test_the_driver_sends_alone_where_requests_are_spaced_or_places_few(
-    per_s, is_spaced, places, scope, is_ours
+def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
+    learned_per_s, places, scope, is_alone
 ):
-    """And only where that is no more than one process can send."""
-    learned = None if per_s is None else Limit(per_s, is_spaced)
+    """Where users are counted apart, there may be many; what the operator allows shows no limit."""
+    learned = learned_per_s and Limit(learned_per_s, is_spaced=False)
     pacer = Pacer(SystemClock(), StopSignal(), learned=learned)
+    capped = Pacer(SystemClock(), StopSignal(), 200.0)
     pacer.flight.places.limit = places or float("inf")
 
-    assert goes_alone(pacer, SendSettings(rate_scope=scope)) is is_ours
+    assert goes_alone(pacer, SendSettings(rate_scope=scope)) is is_alone
+    assert not goes_alone(capped, SendSettings(rate_scope=scope))
+
+
+def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit():
+    """Before any 429."""
+    pacer = Pacer(SystemClock(), StopSignal())
+    pacer.streams.learner.stated([(600, 1.0)])
+
+    assert goes_alone(pacer, SendSettings())

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bulkbind.clock import SystemClock
+from bulkbind.engine.workers import cluster
 from bulkbind.engine.workers.cluster import GATHER_S, MANY_BYTES, ClusterLink
 from bulkbind.engine.workers.messages import TO_WORKER, After, Frames, Lease, Start, frame
 
@@ -54,20 +55,22 @@ async def bench():
     await made.link.close()
 
 
-async def test_what_is_told_within_a_while_is_one_message_with_the_time_between(bench):
+async def test_what_is_told_within_a_while_is_one_message_with_the_time_between(bench, monkeypatch):
     """The worker can then do each so much later; the next group begins anew."""
+    monkeypatch.setattr(cluster, "GATHER_S", 0.4)
     for number in range(3):
         bench.link.send(frame([Lease(number)]))
-        await SystemClock().sleep(GATHER_S / 4)
-    await SystemClock().sleep(GATHER_S)
+        await SystemClock().sleep(0.002)
+    await SystemClock().sleep(0.5)
+    monkeypatch.setattr(cluster, "GATHER_S", 0.0)
     bench.link.send(frame([Lease(3)]))
-    await SystemClock().sleep(2 * GATHER_S)
+    await SystemClock().sleep(0.1)
 
     (first, *group), last = bench.comm.told()
     assert first == After(0.0)
     assert [each for each in group if isinstance(each, Lease)] == [Lease(0), Lease(1), Lease(2)]
     between = [each.seconds for each in group if isinstance(each, After)]
-    assert 0 < between[0] < between[1]
+    assert 0 < between[0] < between[1] < 0.4
     assert last == [After(0.0), Lease(3)]
 
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
-from bulkbind.engine.workers.hub import LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import FIRST_S, LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -134,8 +134,8 @@ class Wire:
 class Bench:
     """A hub, its driver's client, and its workers."""
 
-    def __init__(self, number=2):
-        self.number = number
+    def __init__(self, number=2, at_once=9):
+        self.number, self.at_once = number, at_once
         self.why_alone = ""
         self.trouble: OSError | None = None
         self.clock = HandClock()
@@ -177,9 +177,15 @@ class Bench:
         await self.turn()
         return task
 
+    async def proven(self):
+        """Prove the set-up, and let workers be started."""
+        await self.bind()
+        self.clock.advance(FIRST_S)
+        await self.turn()
+
     async def ready(self):
         """Prove the set-up, and let all workers get ready and have a lease."""
-        await self.bind()
+        await self.proven()
         for wire in self.wires:
             wire.say(Hello("1.0"))
         await self.turn()
@@ -210,18 +216,38 @@ async def bench():
 
 
 async def test_the_driver_sends_until_one_bind_has_shown_that_the_set_up_is_right(bench):
-    """Until then no worker is told how to reach the server, let alone a secret."""
-    for wire in bench.wires:
-        wire.say(Hello("1.0"))
+    """Until then no worker is started, let alone told a secret."""
     bench.local.answer = Attempt(Refused(set_up=True), http_status=403)
-    await bench.bind()
-    assert [wire.told for wire in bench.wires] == [[], []]
+    await bench.proven()
+    assert bench.wires == []
 
     bench.local.answer = BOUND
-    await bench.bind()
+    await bench.proven()
+    for wire in bench.wires:
+        wire.say(Hello("1.0"))
+    await bench.turn()
 
     assert [wire.told for wire in bench.wires] == [[Start(b"how")]] * 2
     assert len(bench.local.sent) == bench.hub.own_settled == 2
+
+
+async def test_no_more_are_starting_at_a_time_than_the_driver_can_do_with():
+    """The next one is started when one can send, or cannot be, and none while none is of use."""
+    made = Bench(number=3, at_once=1)
+    made.goes_alone = True
+    async with made.hub:
+        await made.turn()
+        await made.proven()
+        numbers = [len(made.wires)]
+        made.goes_alone = False
+        await made.beats(BEAT_S)
+        for said in ([Hello("0.9")], [Hello("1.0")], [Ready(), Beat(1)]):
+            numbers.append(len(made.wires))
+            made.wires[-1].say(*said)
+            await made.turn()
+        numbers.append(len(made.wires))
+
+    assert numbers == [0, 1, 2, 2, 3]
 
 
 async def test_binds_go_to_whoever_has_least_in_hand(bench):
@@ -400,7 +426,7 @@ async def test_a_connection_that_says_more_is_reported_under_its_number(bench):
 async def test_all_workers_demand_names_once_one_answer_had_one(bench):
     """Also those that are still being opened; those told later know it from the beginning."""
     bench.local.answer = NAMELESS
-    await bench.bind()
+    await bench.proven()
     for wire in bench.wires:
         wire.say(Hello("1.0"))
     bench.wires[0].say(Ready(), Beat(1))
@@ -423,7 +449,7 @@ async def test_all_workers_demand_names_once_one_answer_had_one(bench):
 )
 async def test_a_worker_that_is_of_no_use_is_let_go(bench, said, why):
     """The others, or the driver, send what it would have."""
-    await bench.bind()
+    await bench.proven()
 
     bench.wires[0].say(said)
 
@@ -468,6 +494,7 @@ async def test_a_worker_that_cannot_be_started_is_lost():
     made.trouble = OSError("no process left")
     async with made.hub:
         await made.turn()
+        await made.proven()
         attempt = await made.hub.bind(DEVICE, TOKEN)
 
     assert attempt == BOUND
@@ -651,7 +678,7 @@ async def test_at_the_end_a_worker_that_has_not_begun_is_not_waited_for():
     made = Bench()
     async with made.hub:
         await made.turn()
-        await made.bind()
+        await made.proven()
         made.wires[0].say(Hello("1.0"))
         await made.turn()
         made.wires[0].say(Ready(), Beat(1))
