@@ -18,6 +18,7 @@ from bulkbind.errors import ManifestError
 from bulkbind.manifest import columns
 from bulkbind.manifest.csv_dialect import DELIMITERS, Dialect, all_rows, find_dialect, reader
 from bulkbind.manifest.formulas import safe
+from bulkbind.manifest.late_quotes import row_within
 from bulkbind.manifest.row_widths import ShortRows, fitted
 from bulkbind.manifest.rules import printable
 from bulkbind.manifest.table import (
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 _QUOTING = "row: quotes are closed, and doubled inside a quoted cell"
 _INCOMPLETE = "unexpected end of data"
 """Message of Python's reader for a row that continues after the last line."""
-FEWEST_CELLS = 3
-"""Of a row that may be found in a cell: prose with one comma in a line is more likely."""
+_OTHER_BREAK = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""What ends a line for some programs, and none of a CSV file."""
 _BREAK = re.compile(r"\r\n|\r|\n")
 _MOST_BLANK = 10_000
 """Lines without a word that may precede the header."""
@@ -238,12 +239,13 @@ class CsvManifest:
         texts = lines_of(block)
         cells = reader(texts, self._dialect)
         line = first
+        has_others = _OTHER_BREAK.search(block) is not None
         while True:
             batch, stop = _read_batch(cells)
             if not batch and stop is None:
                 return "", line
             after = first + cells.line_num
-            within: dict[int, str] = {}
+            may_hold_rows = has_others
             if stop is None and after - line == len(batch):
                 lines: Sequence[int] = range(line, after)
                 written = texts[line - first : after - first]
@@ -252,7 +254,8 @@ class CsvManifest:
                 lines, line = _line_numbers(batch, line)
                 ends = pairwise((*lines, line))
                 written = ["".join(texts[begin - first : end - first]) for begin, end in ends]
-                within = self._rows_within(batch, lines)
+                may_hold_rows = True
+            within = self._rows_within(batch, lines, written) if may_hold_rows else {}
             rows = self._table.rows(batch, lines, texts=written, has_names=has_names)
             yield [_holding(row, within.get(row.line)) for row in rows] if within else rows
             if stop is not None:
@@ -262,22 +265,16 @@ class CsvManifest:
                 yield (self._unreadable(stop, line, text),)
                 line = after
 
-    def _rows_within(self, batch: list[list[str]], lines: Sequence[int]) -> dict[int, str]:
-        """Return by line which rows have a cell that holds another row, and that row's text.
-
-        A quote that is closed too late takes rows in; a cell of one's own prose makes none.
-        """
-        found: dict[int, str] = {}
-        for line, cells in zip(lines, batch, strict=True):
-            if len(cells) >= FEWEST_CELLS:
-                inner = chain.from_iterable(_BREAK.split(cell)[1:] for cell in cells)
-                rows = (text for text in inner if self._is_row(text))
-                if (text := next(rows, None)) is not None:
-                    found[line] = text
-        return found
-
-    def _is_row(self, text: str) -> bool:
-        return self._table.is_row(text.split(self._dialect.delimiter))
+    def _rows_within(
+        self, batch: list[list[str]], lines: Sequence[int], written: Sequence[str]
+    ) -> dict[int, str]:
+        """Return by line which records have taken in a row, and that row's line."""
+        return {
+            line: inner
+            for line, cells, text in zip(lines, batch, written, strict=True)
+            if len(text.splitlines()) > 1
+            and (inner := row_within(text, cells, self._table.keys, self._dialect))
+        }
 
     def _check_length(self, rest: str, line: int) -> None:
         if len(rest) > LONGEST_LINE:

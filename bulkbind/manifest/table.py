@@ -236,6 +236,11 @@ class Table:
         return {field: at for field, at in found.items() if at is not None}
 
     @property
+    def keys(self) -> set[int]:
+        """The positions by which a row is told from others: code and user, or what is asked for."""
+        return {*self._must_at, *(self._asked if self._code_at is None else ())}
+
+    @property
     def judged(self) -> dict[int, bool]:
         """Which columns decide on a row, by position, and whether it matters that one is empty."""
         fills = {at: column.fill is not None for at, column in self.used.items()}
@@ -292,11 +297,6 @@ class Table:
             return self._parted(cells, lines, faults, texts, self._is_cut_usual(cells))
         self._saw_whole()
         return good
-
-    def is_row(self, cells: Sequence[str]) -> bool:
-        """Return whether cells make a row that keeps every rule; it counts as none."""
-        by_column = [[cell] for cell in cells]
-        return len(cells) == self._width and bool(self._checker.good(self._columns, by_column, 1))
 
     def good(
         self, by_column: Sequence[Sequence[str]], lines: Sequence[int], *, has_names: bool

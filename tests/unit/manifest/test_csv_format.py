@@ -387,35 +387,66 @@ def test_broken_quoting_over_several_lines_loses_no_text(read):
     assert rows[0].cells == ['"A,u\n"B",u']
 
 
+LATE_QUOTES = {
+    "last column": 'S1,u1,x\nS2,u2,"x\nS3,u3,x"\nS4,u4,x\n',
+    "middle column": '=u1,x,S1\nu2,"x,S2\nu3,x",S3\nu4,x,S4\n',
+    "first column": '=x,S1,u1\n"x,S2,u2\nx",S3,u3\nx,S4,u4\n',
+    "two rows": 'S1,u1,x\nS2,u2,"x\nS9,u9,x\nS3,u3,x"\nS4,u4,x\n',
+    "a blank line": 'S1,u1,x\nS2,u2,"x\n\nS3,u3,x"\nS4,u4,x\n',
+    "a broken row": 'S1,u1,x\nS2,u2,"x\nS-3,u 3,x"\nS4,u4,x\n',
+    "all quoted": '"S1","u1","x"\n"S2","u2","x\n""S3"",""u3"",""x"\n"S4","u4","x"\n',
+    "CR LF": 'S1,u1,x\r\nS2,u2,"x\r\nS3,u3,x"\r\nS4,u4,x\r\n',
+    "another break": 'S1,u1,x\nS2,u2,"x\vS3,u3,x"\nS4,u4,x\n',
+}
+"""Of each the second row has taken in another; `=`: the columns are another three."""
+
+
+@pytest.mark.parametrize("name", LATE_QUOTES)
+def test_a_quote_closed_too_late_takes_no_row_in(read, name):
+    """It would be lost, or give its device to another user; its neighbours are read."""
+    text = LATE_QUOTES[name]
+    header = {
+        "middle column": "user_id,note,machine_code",
+        "first column": "note,machine_code,user_id",
+    }
+    rows = read(header.get(name, "machine_code,user_id,note") + "\n" + text.removeprefix("="))
+
+    assert [row.device and row.device.machine_code for row in rows] == ["S1", None, "S4"]
+    [problem] = rows[1].problems
+    assert problem.found.startswith("a cell holds what reads as a row: ")
+    assert rows[1].text.count("S") == 2 + ("S9" in text)
+
+
 @pytest.mark.parametrize(
-    ("text", "found"),
+    "note",
     [
-        ('A,u,"x\nB,u,x"\nC,u,x\n', [(2, None), (4, "C")]),
-        ('A,u,"x\r\nB,u,\r\nC,u,x"\r\n', [(2, None)]),
-        ('A,u,"x\n# B,u,x\n,u,\nB, u ,x"\nC,u,x\n', [(2, None), (6, "C")]),
-        ('A,u,"first, and\nthen more, of it"\nC,u,x\n', [(2, "A"), (4, "C")]),
-        ('A,u,"first\nthe second, of two, lines, at least"\nC,u,x\n', [(2, "A"), (4, "C")]),
-        ('A,u,"x\n\n"\nC,u,x\n', [(2, "A"), (5, "C")]),
+        "call, then\nmail, please",
+        "first\nsecond, of two, lines, at least",
+        "2nd time, room2\n3rd, no",
+        "12 Main St\nSpringfield, IL 62704",
+        "\n\n",
+        "a\vb",
     ],
-    ids=["one", "two", "among others", "prose", "more cells", "blank"],
 )
-def test_a_cell_that_holds_a_row_is_a_quote_closed_too_late(read, text, found):
-    """Rows must not be lost in a cell; prose of several lines may stand there."""
-    rows = read(f"machine_code,user_id,note\n{text}")
+@pytest.mark.parametrize("at", range(3))
+def test_prose_of_several_lines_is_a_cell(read, note, at):
+    """Wherever it stands: its lines have no code and user where the columns are."""
+    names, cells = ["machine_code", "user_id"], ["SN1000001", "u7"]
+    names.insert(at, "note")
+    cells.insert(at, f'"{note}"')
 
-    assert outline(rows) == found
-    for row in rows:
-        if row.problems:
-            [problem] = row.problems
-            assert "a cell holds what reads as a row: B," in problem.found
-            assert row.text.strip() == text.split("\nC,u,x\n")[0].strip()
-
-
-def test_a_cell_of_a_narrow_file_may_hold_lines_with_a_comma(read):
-    """With two columns, any such line could be a row."""
-    [row] = read('machine_code,note\nA,"see\nB,too"\n', user_id="u")
+    [row] = read(f"{','.join(names)}\n{','.join(cells)}\n")
 
     assert not row.problems
+
+
+@pytest.mark.parametrize("inner", ["SN2,y\nSN3,z", "SN2\nSN3", "SN2,"])
+def test_a_quote_closed_too_late_shows_where_all_have_one_user(read, inner):
+    """Then the code alone tells rows from prose."""
+    [first, row] = read(f'machine_code,note\nSN0,x\nSN1,"bad\n{inner}"\n', user_id="u")
+
+    assert first.device is not None
+    assert row.device is None
 
 
 def test_quotes_within_a_cell_are_text(read):
@@ -583,7 +614,8 @@ def test_digest_of_a_missing_file_is_refused(tmp_path):
 
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 tricky = st.text(st.sampled_from("ab ,;|\t\"'\r\n\ufeff\u2028\x85"), max_size=6)
-devices = st.tuples(st.sampled_from(["A", "B_2", "no-code"]), st.just("u"), cells | tricky, tricky)
+codes = st.sampled_from(["A", "B_2", "no-code"])
+devices = st.tuples(codes, st.just("user_12345"), cells | tricky, tricky)
 
 
 @settings(max_examples=120, deadline=None)
