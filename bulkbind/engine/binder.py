@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from bulkbind.settings import SendSettings
 
 T = TypeVar("T")
+LINGER_S = 0.5
+"""At the end of a run, the answer that another was taken for may come so much later than any."""
 OVERDUE_S, OVERDUE = 0.3, 2.0
 """Where nothing else is to be sent, an answer is overdue after twice the time of the slowest one so
-far, and at least 0.3 s; never later than a request counts as silent. So long is listened for the
-answer that another one may have been taken for."""
+far, and at least 0.3 s; never later than a request counts as silent."""
 LONGEST_LOOK_S = 5.0
 """What is overdue is looked for at least so often."""
 RETRIES_PER_SLOT, PUT_OFF_PER_SLOT = 4, 64
@@ -210,7 +211,8 @@ class Binder:
         """
         if self._stop.is_set or self._api.server_time() is None:
             return LONGEST_LOOK_S
-        overdue_s = min(self._overdue_s(), self._gate.time.silent_after_s())
+        overdue_s = max(OVERDUE_S, OVERDUE * self._slowest_s)
+        overdue_s = min(overdue_s, self._gate.time.silent_after_s())
         now, next_s = self._clock.monotonic(), overdue_s
         for row, (task, left_at) in self._out.items():
             if task is None or row in self._looked_up:
@@ -265,10 +267,7 @@ class Binder:
 
     def _linger(self) -> None:
         """Let the connections say more for as long as an answer may take."""
-        self.quiet_at = self._clock.monotonic() + self._overdue_s()
-
-    def _overdue_s(self) -> float:
-        return max(OVERDUE_S, OVERDUE * self._slowest_s)
+        self.quiet_at = self._clock.monotonic() + self._slowest_s + LINGER_S
 
     def on_unasked(self, connection: int) -> None:
         """Doubt what a connection has said of rows and users: it said more, or broke."""
