@@ -311,7 +311,7 @@ class Pacer:
             self._room = 0
         gate, learner, now = self.state, self.streams.learner, self._clock.monotonic()
         out, was_silent = self._traffic.ended(permit, now)
-        self.time.silenced += was_silent
+        self.time.silenced += was_silent and now > out.sent_at + self.flight.overdue_s
         if limits:
             learner.stated_in_headers(limits)
         epoch = gate.epoch

@@ -153,8 +153,11 @@ LAST, OVERLOADED = 50, 10
 """So many of the last 50 unanswered are a sign of overload, or …"""
 IN_A_ROW = 3
 """… so many one after the other."""
-SILENT_S, SILENT = 1.0, 4.0
-"""A request is silent after four times as long as answers usually take, and at least 1 s."""
+SILENT_S, SILENT = 0.3, 4.0
+"""A request is silent after four times as long as answers usually take, and at least 0.3 s: while
+it takes one of few places, a 429 looks like a limit on those in flight."""
+OVERDUE_S = 1.0
+"""It is shown as silent, and where all are another one leaves, after this at least."""
 UNKNOWN_S = 2.0
 """Before the first answer, what has been under way for longer counts as time of silence. It keeps
 its place: nothing shows yet that the server answers others."""
@@ -214,9 +217,14 @@ class Flight:
         return int(min(self._wide, self.places.wide))
 
     @property
+    def again_s(self) -> float:
+        """After so many seconds of silence one more leaves, to see; infinite as `silent_s`."""
+        return max(OVERDUE_S, self.silent_s)
+
+    @property
     def overdue_s(self) -> float:
         """After so many seconds without an answer a request is only waited for."""
-        return self.silent_s if self.took_s else UNKNOWN_S
+        return self.again_s if self.took_s else UNKNOWN_S
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
@@ -241,7 +249,7 @@ class Flight:
         heard = in_flight - silent
         if heard >= self.places.wide:
             return False
-        is_free = self.is_served or now >= self._sent_at + self.silent_s
+        is_free = self.is_served or now >= self._sent_at + self.again_s
         return (heard if is_free else in_flight) < self.useful(per_s)
 
     @property
@@ -369,7 +377,9 @@ class Traffic:
         if self.in_flight() >= self.flight.most:
             return math.inf
         out = next(iter(self._out.values()), None)
-        return (self.gate.sent_at if out is None else out.sent_at) + self.flight.silent_s
+        if out is None:
+            return self.gate.sent_at + self.flight.again_s
+        return out.sent_at + self.flight.silent_s
 
     def _find_silent(self, now: float) -> None:
         while self._out:
@@ -440,7 +450,7 @@ class Traffic:
         A server that is away shows nothing by not answering, but that one may be lost.
         """
         gate = self.gate
-        return gate.sent_at + self.flight.silent_s if gate.is_away else gate.sure_at()
+        return gate.sent_at + self.flight.again_s if gate.is_away else gate.sure_at()
 
     def waited(self, now: float, until: float) -> None:
         """The request that tries has got through if it was waited for; else another one tries."""
