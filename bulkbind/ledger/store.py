@@ -94,7 +94,7 @@ def stored_id(value: str) -> str:
 
 def stored_time(value: str) -> str:
     """Return the SQL of a moment as it is stored: milliseconds if they give back the text."""
-    ms = f"strftime('%s', {value}) * 1000 + substr({value}, 21, 3)"
+    ms = f"unixepoch({value}) * 1000 + substr({value}, 21, 3)"
     return (
         f"CASE WHEN strftime('%Y-%m-%dT%H:%M:%fZ', ({ms}) / 1000.0, 'unixepoch') = {value} "
         f"THEN {ms} WHEN {value} <> '' THEN {value} END"
