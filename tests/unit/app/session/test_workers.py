@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from bulkbind.app.session import workers
 from bulkbind.app.session.workers import (
     FEW_PLACES,
     FEW_ROWS,
     MOST_AUTO,
     SLOW_PER_S,
+    Here,
     goes_alone,
     workers_of,
 )
@@ -48,6 +50,14 @@ def test_a_number_is_meant():
 def test_auto_counts_the_cores_of_this_machine():
     """At least the one that runs this."""
     assert 1 <= workers_of(SendSettings(workers="auto"), MANY, None) <= MOST_AUTO
+
+
+@pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (2, 1), (8, 7)])
+def test_a_core_is_left_to_the_driver_while_workers_start(monkeypatch, cores, at_once):
+    """Its timers set the pace."""
+    monkeypatch.setattr(workers, "_cores", lambda: cores)
+
+    assert Here(8).at_once == at_once
 
 
 @pytest.mark.parametrize(
