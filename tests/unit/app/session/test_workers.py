@@ -84,9 +84,11 @@ def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
     assert not goes_alone(capped, SendSettings(rate_scope=scope))
 
 
-def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit():
-    """Before any 429."""
-    pacer = Pacer(SystemClock(), StopSignal())
-    pacer.streams.learner.stated([(600, 1.0)])
+def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses():
+    """Before any 429, and while it is not known what one means."""
+    told, closed = (Pacer(SystemClock(), StopSignal()) for _ in range(2))
+    told.streams.learner.stated([(600, 1.0)])
+    closed.streams.learner.is_closed = True
 
-    assert goes_alone(pacer, SendSettings())
+    assert goes_alone(told, SendSettings())
+    assert goes_alone(closed, SendSettings())
