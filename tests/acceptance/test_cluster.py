@@ -73,7 +73,7 @@ def mixed(tmp_path_factory):
 
 def resumed(home, *options):
     """Resume the run of a folder to its end; it would keep to its first rate."""
-    command = ["resume", "--yes", "--config", "settings.yaml", "--out", "report", "--rate", "1000"]
+    command = ["resume", "--yes", "--config", "settings.yaml", "--out", "report", "--rate", "200"]
     bulkbind(*command, *options, home=home, check=0)
 
 

@@ -1,11 +1,12 @@
 """A cluster beside workers of this machine, and one process: `python -m tests.benchmarks.cluster`.
 
 `[ROUNDS [WAY...]] [--rows N] [--seconds N]`: against nginx with a static answer, *ROWS* (30,000) as
-fast as they go, and *SECONDS* (15) at a limit of 500/s, 64 in flight. Scheduler and workers of the
-cluster are processes of their own, which are there before. Each figure is the difference between a
-run of many rows and one of few, so that no start counts: rows per second of sending, processor time
-of a row in the driver, and in all processes but nginx and the scheduler, which has nothing to do.
-Prints medians and writes JSON. Linux only.
+fast as they go, and *SECONDS* (15) at a limit of 500/s, 64 in flight; at that, workers of this
+machine send nothing. Scheduler and workers of the cluster are processes of their own, which are
+there before. Each figure is the difference between a run of many rows and one of few, so that no
+start counts: rows per second of sending, processor time of a row in the driver, and in all
+processes but nginx and the scheduler, which has nothing to do. Prints medians and writes JSON.
+Linux only.
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ def main() -> None:
         for number in range(given.rounds):
             for name, (serve, *sizes) in servers.items():
                 for way in (given.ways or WAYS) if sizes[0] < sizes[1] else ():
+                    if way == "workers" and serve is not nginx:
+                        continue
                     others = workers if way == "cluster" else []
                     with serve() as url:
                         figures = measured(Path(scratch), url, sizes, options.get(way, []), others)

@@ -4,9 +4,10 @@
 is in flight, told nowhere, 64 in flight at most. Each round runs every case with each number of
 workers, one after the other, for *SECONDS* (30) of ideal time. Prints the efficiency (ideal time
 over the time of the sending) and the refused requests per device, medians, and whether several
-workers are no worse than one by more than is wanted. Exit code 1 if they are. Writes JSON. At
-limits as slow as these the run's own process sends alone, once it has met them: what is measured is
-that the workers are no trouble before that, and stay out of the way after it.
+workers are no worse than one by more than is wanted. Exit code 1 if they are. Writes JSON.
+
+At limits as slow as these the run's own process sends alone, once it has met them: what is measured
+is that workers are no trouble before that, and stay out of the way after it.
 
 One round of 20 s takes five minutes; `20 1 bucket spacing`, then `30 1 window` and `20 1 in-flight`
 (a window shorter than 30 s depends on where its edges fall), are pieces of two. All of it needs a

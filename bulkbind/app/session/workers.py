@@ -121,14 +121,16 @@ async def cluster_of(address: str) -> Cluster:
 def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
     """Return whether the run's own process sends by itself though there are workers.
 
-    It does where the gateway has shown a limit that one process can use up: on the way to a worker
-    requests come closer together or farther apart, and places are empty meanwhile.
+    It does where the gateway has shown a limit that one process can use up, or is about to: on the
+    way to a worker requests come closer together or farther apart, and places are empty meanwhile.
     """
     if send.is_per_user:
         return False
+    learner = pacer.streams.learner
+    if learner.is_closed:
+        return True
     if (places := pacer.in_flight()) is not None:
         return places <= FEW_PLACES
-    learner = pacer.streams.learner
     return (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
 
 

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 SILENT_BEATS = int(LEASE_S / BEAT_S) + 2
 """Beats in a row that must be missing while the driver itself is awake before a worker is buried:
 its lease has ended then."""
-FIRST_S = 0.25
-"""The first answers show whether the gateway wants requests spaced, or few in flight: a worker that
-starts takes a core for half a second, and would have them look late."""
+FIRST_S = 0.75
+"""The first answers show most limits that one process can use up, and the pace takes as long to
+become more than that: a worker that starts takes a core for half a second, and would have them look
+late."""
 ENDING = Accepted | AlreadyBound | Refused
 """Verdicts with which a row ends."""
 LOST = "worker"

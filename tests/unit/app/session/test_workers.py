@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from bulkbind.app.session import workers
 from bulkbind.app.session.workers import (
     FEW_PLACES,
     FEW_ROWS,
     MOST_AUTO,
     SLOW_PER_S,
+    Here,
     goes_alone,
     workers_of,
 )
@@ -50,6 +52,14 @@ def test_auto_counts_the_cores_of_this_machine():
     assert 1 <= workers_of(SendSettings(workers="auto"), MANY, None) <= MOST_AUTO
 
 
+@pytest.mark.parametrize(("cores", "at_once"), [(1, 1), (2, 1), (8, 7)])
+def test_a_core_is_left_to_the_driver_while_workers_start(monkeypatch, cores, at_once):
+    """Its timers set the pace."""
+    monkeypatch.setattr(workers, "_cores", lambda: cores)
+
+    assert Here(8).at_once == at_once
+
+
 @pytest.mark.parametrize(
     ("learned_per_s", "places", "scope", "is_alone"),
     [
@@ -74,9 +84,11 @@ def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
     assert not goes_alone(capped, SendSettings(rate_scope=scope))
 
 
-def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit():
-    """Before any 429."""
-    pacer = Pacer(SystemClock(), StopSignal())
-    pacer.streams.learner.stated([(600, 1.0)])
+def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses():
+    """Before any 429, and while it is not known what one means."""
+    told, closed = (Pacer(SystemClock(), StopSignal()) for _ in range(2))
+    told.streams.learner.stated([(600, 1.0)])
+    closed.streams.learner.is_closed = True
 
-    assert goes_alone(pacer, SendSettings())
+    assert goes_alone(told, SendSettings())
+    assert goes_alone(closed, SendSettings())
