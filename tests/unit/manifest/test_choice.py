@@ -361,6 +361,14 @@ def test_tables_and_manifests_of_every_format(tmp_path, kind):
     assert told(open_manifest(fleet, settings)) == ["u1", "u2", ["no user has it"]]
 
 
+def test_a_table_in_which_a_quote_is_closed_too_late_is_refused(tmp_path):
+    """Else an address would be that of the user of the line before."""
+    table = 'user_id,note,email\nu1,x,a@x.org\nu2,"x,b@x.org\nu3,x",c@x.org\nu4,x,d@x.org\n'
+
+    with pytest.raises(ManifestError, match="reads as a row: u3"):
+        joined(tmp_path, ["c@x.org"], table)
+
+
 def test_hidden_rows_of_a_table_are_told_or_left_out(tmp_path):
     """Whoever hides the accounts that are closed may mean that they are gone."""
     data = "".join(
