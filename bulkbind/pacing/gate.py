@@ -19,9 +19,7 @@ KNOWN_LATE_S = 0.04
 COARSE_S = 0.002
 """The same where requests have to be spaced: timers are at least about 1 ms coarse."""
 FIRST_TRY_S = 0.01
-"""The first try after the very first 429; later ones come after a slot of the pace, or after …"""
-TRY_S = 0.25
-"""… this time, where slots are longer."""
+"""The first try after the very first 429; later ones come after a slot of the pace."""
 TRY_GROWTH = 0.9
 """The wait for the next try, as a share of how long the gate has been closed, or is overdue."""
 COMMON_WINDOWS_S = (1.0, 10.0, 60.0)
@@ -147,7 +145,7 @@ class StreamGate(ABC):
 
     def _try_s(self, now: float) -> float:
         """Return how long to wait for the next try."""
-        slot_s = min(TRY_S, 1.0 / self.known_per_s) or FIRST_TRY_S
+        slot_s = 1.0 / self.known_per_s or FIRST_TRY_S
         elapsed_s = max(0.0, now - self._due_at) if self.is_closed else 0.0
         wait_s = min(LONGEST_TRY_S, max(slot_s, TRY_GROWTH * elapsed_s))
         for window_s in COMMON_WINDOWS_S:

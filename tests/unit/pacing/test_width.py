@@ -35,6 +35,16 @@ def test_it_grows_while_answers_stay_quick():
     assert state.wide == 64
 
 
+def test_it_grows_where_more_at_once_gain_nothing_but_cost_little():
+    """Answers within a tenth of a second do not wait for long: many at once save work here."""
+    state, now = Flight(0.0, 64), 0.0
+    while now < 2.0:
+        took_s = 0.001 * state.wide
+        now = filled(state, took_s, took_s, begin=now)
+
+    assert state.wide == 64
+
+
 def test_it_never_passes_what_the_operator_allows():
     """`--concurrency` is the most, also when it is less than the start."""
     state = Flight(0.0, 3)
