@@ -175,8 +175,10 @@ SELECT u.user, r.machine_code, r.device_name, r.device_os
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, b.machine_code, b.device_name, b.device_os
   FROM bindings_5 b CROSS JOIN users u ON u.user_id = b.user_id
- WHERE NOT EXISTS (SELECT 1 FROM devices d
-                    WHERE d.machine_code = b.machine_code AND d.user = u.user);
+ WHERE (b.user_id, b.machine_code) IN ( -- in the order of the indexes by machine code
+       SELECT k.user_id, k.machine_code FROM bindings_5 k CROSS JOIN users o ON o.user_id = k.user_id
+        WHERE NOT EXISTS (SELECT 1 FROM devices d
+                           WHERE d.machine_code = k.machine_code AND d.user = o.user));
 -- A duplicate may be that of another user's row, which counts.
 INSERT OR IGNORE INTO devices (user, machine_code, device_name, device_os)
 SELECT u.user, r.machine_code, r.device_name, r.device_os
