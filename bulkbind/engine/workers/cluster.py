@@ -86,7 +86,7 @@ async def serve(comm: Any, module: str) -> None:  # noqa: ANN401  # Dask's, by t
     The driver is told the machine's name and the process' number, then what the worker says; at
     last, as text, how it ended.
     """
-    stream = _Stream(comm)
+    stream = _Stream(comm, has_begun=False)
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     try:
         link = await PipeLink.start(module, stream.send, ended.set_result)
@@ -95,7 +95,7 @@ async def serve(comm: Any, module: str) -> None:  # noqa: ANN401  # Dask's, by t
         return
     passing = asyncio.create_task(_pass_on(comm, link), name="pass on")
     try:
-        await comm.write([socket.gethostname(), link.pid])
+        await stream.begin([socket.gethostname(), link.pid])
         await asyncio.wait((passing, ended), return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             await stream.end(ended.result())
@@ -118,15 +118,24 @@ async def _pass_on(comm: Any, link: PipeLink) -> None:  # noqa: ANN401  # as abo
 class _Stream:
     """What one end of a stream sends."""
 
-    def __init__(self, comm: Any) -> None:  # noqa: ANN401  # as above
+    def __init__(self, comm: Any, *, has_begun: bool = True) -> None:  # noqa: ANN401  # as above
+        """*has_begun*: else nothing is sent before `begin`."""
         self._comm = comm
+        self._has_begun = has_begun
         self._out: list[bytes] = []
         self._writing: asyncio.Task[None] | None = None
+
+    async def begin(self, word: object) -> None:
+        """Send the first word, before all else. Raises: OSError."""
+        await self._comm.write(word)
+        self._has_begun = True
+        if self._out:
+            self.send(b"")
 
     def send(self, data: bytes) -> None:
         """Send bytes, in order; they are dropped where nobody listens."""
         self._out.append(data)
-        if self._writing is None:
+        if self._has_begun and self._writing is None:
             self._writing = asyncio.create_task(self._write(), name="write")
 
     async def _write(self) -> None:
@@ -301,12 +310,14 @@ class Cluster:
                 comm, began = await self._begun(place)
         except Exception as error:
             raise OSError(f"{place.address}: {_words(error)}") from error
-        if isinstance(began, str):
-            comm.abort()
-            raise OSError(f"{place.address}: {began}")
-        return ClusterLink(comm, began, heard, lost)
+        match began:
+            case [str(), int()]:
+                return ClusterLink(comm, began, heard, lost)
+            case _:
+                comm.abort()
+                raise OSError(f"{place.address}: {began}")
 
-    async def _begun(self, place: Place) -> tuple[Any, tuple[str, int] | str]:
+    async def _begun(self, place: Place) -> tuple[Any, Any]:
         """Open a stream; return it and what came first. Raises: OSError, and whatever Dask does."""
         await self._client.run(prepare, workers=[place.address])
         connect = import_module("distributed.comm").connect

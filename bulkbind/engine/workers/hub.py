@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -33,6 +34,8 @@ FIRST_S = 0.75
 """The first answers show most limits that one process can use up, and the pace takes as long to
 become more than that: a worker that starts takes a core for half a second, and would have them look
 late."""
+STARTING_S = 10.0
+"""Whoever takes longer to start keeps no other from it."""
 ENDING = Accepted | AlreadyBound | Refused
 """Verdicts with which a row ends."""
 LOST = "worker"
@@ -331,7 +334,9 @@ class Hub:
         await self._proven.wait()
         await self._clock.sleep(FIRST_S)
         for crew in self._crews:
-            await self._starting.acquire()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STARTING_S):
+                    await self._starting.acquire()
             while self._goes_alone():
                 await self._clock.sleep(BEAT_S)
             crew.is_starting = True

@@ -9,6 +9,7 @@ import pytest
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers import cluster
 from bulkbind.engine.workers.cluster import GATHER_S, MANY_BYTES, ClusterLink
+from bulkbind.engine.workers.link import PipeLink
 from bulkbind.engine.workers.messages import TO_WORKER, After, Frames, Lease, Start, frame
 
 
@@ -110,3 +111,38 @@ async def test_who_is_killed_is_told_and_heard_no_more(bench):
 
     assert bench.comm.is_aborted
     assert bench.comm.written == bench.heard == bench.lost == []
+
+
+async def test_what_a_worker_is_comes_before_what_it_says(monkeypatch):
+    """Also where it says something before its start is known to have succeeded."""
+    comm = Comm()
+
+    async def start(_module, heard, lost):
+        heard(b"hello")
+        await SystemClock().sleep(0)
+        return Process(lost)
+
+    monkeypatch.setattr(PipeLink, "start", start)
+    await cluster.serve(comm, "a.module")
+
+    (_, pid), *said = comm.written
+    assert pid == Process.pid
+    assert said == [b"hello", "it ended with 0"]
+
+
+class Process:
+    """A worker that ends."""
+
+    pid = 7
+
+    def __init__(self, lost):
+        asyncio.get_running_loop().call_later(0.02, lost, "it ended with 0")
+
+    def send(self, data):
+        """It hears nothing."""
+
+    def kill(self):
+        """It has ended."""
+
+    async def close(self):
+        """It has ended."""

@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from bulkbind.clock import SystemClock
+from bulkbind.engine.workers import hub
 from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
 from bulkbind.engine.workers.hub import FIRST_S, LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
@@ -252,6 +253,20 @@ async def test_no_more_are_starting_at_a_time_than_the_driver_can_do_with():
         numbers.append(len(made.wires))
 
     assert numbers == [0, 1, 2, 2, 3]
+
+
+async def test_who_never_gets_ready_keeps_no_other_from_starting(monkeypatch):
+    """A process that hangs as it starts says nothing, not even that it failed."""
+    monkeypatch.setattr(hub, "STARTING_S", 0.01)
+    made = Bench(number=2, at_once=1)
+    async with made.hub:
+        await made.turn()
+        await made.proven()
+        before = len(made.wires)
+        await SystemClock().sleep(0.1)
+        await made.turn()
+
+        assert (before, len(made.wires)) == (1, 2)
 
 
 async def test_binds_go_to_whoever_has_least_in_hand(bench):
