@@ -4,12 +4,12 @@ A row with more cells than the others holds a delimiter that should stand in quo
 fewer lacks a delimiter: its values stand under wrong names. Both are harmless where the whole file
 is written so: with a delimiter at the end of every row, or without the empty cells at the end of
 rows. This is judged by the first rows of a file, as many as are held in memory anyway (64 KiB), and
-further down by the rows around.
+further down by the rows around. Where some rows show what they lack, all others as short lack it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ _LEAST_SHARE = 0.25
 _MOST = 0.75
 _RUN = 16
 """Short rows in a row that are no accident: Excel leaves out empty cells for as many at a time."""
+
+_FORM = 2
+"""Different rows that lack a delimiter and are as short: no accident of one row."""
 
 
 def fitted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -71,6 +74,9 @@ class ShortRows:
         self.usual = longer[0][0] if longer and longer[0][1] >= _MOST * len(rows) else 0
         """How many cells most rows have, if more than the header; else 0."""
         self._seen = [{cell.strip() for cell in column} - {""} for column in zip(*whole)]  # noqa: B905  # they are
+        self._first = [row for row in rows if len(row) < width]
+        self._moved: defaultdict[int, set[tuple[str, ...]]] = defaultdict(set)
+        """Rows that hold what belongs further right, a few by their number of cells."""
 
     def saw_gap(self) -> None:
         """Take in a blank line."""
@@ -81,21 +87,35 @@ class ShortRows:
         self._has_gaps |= self.is_below_gap
         self.is_below_gap = False
 
-    def are_usual(self, widths: Sequence[int]) -> bool:
-        """Return whether short rows are usual among rows of these widths, in order, of the file."""
+    def are_usual(self, rows: Sequence[Sequence[str]], must_at: Collection[int]) -> bool:
+        """Return whether short rows are usual among these, the next ones of the file.
+
+        *must_at*: positions of the required fields.
+        """
         if self._is_usual or self._is_settled:
-            return not self._is_settled
-        longest = self.run
-        for width in widths:
-            self.run = self.run + 1 if width < self._width else 0
-            longest = max(longest, self.run)
-        return longest >= _RUN
+            is_usual = not self._is_settled
+        else:
+            longest = self.run
+            for row in rows:
+                self.run = self.run + 1 if len(row) < self._width else 0
+                longest = max(longest, self.run)
+            is_usual = longest >= _RUN
+        if is_usual:
+            for row in (*self._first, *rows):
+                if len(self._moved[len(row)]) < _FORM and self._shows_move(row, must_at):
+                    self._moved[len(row)].add(tuple(row))
+            self._first = []
+        return is_usual
 
     def is_moved(self, cells: Sequence[str], at: Collection[int]) -> bool:
-        """Return whether a short row has, at one of these positions, what belongs further right.
+        """Return whether a short row holds what belongs further right, or several as short do.
 
-        Whole rows have the same values there.
+        *at*: positions of the required fields.
         """
+        return len(self._moved[len(cells)]) >= _FORM or self._shows_move(cells, at)
+
+    def _shows_move(self, cells: Sequence[str], at: Collection[int]) -> bool:
+        """Return whether a short row has, at one of these positions, what whole rows have there."""
         missing = self._width - len(cells)
         return any(
             cells[position].strip() in self._seen[position + further]

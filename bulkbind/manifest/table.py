@@ -200,6 +200,12 @@ class Table:
             for column in asked_columns(settings)
         ]
         self._judged = self._used.union(self._asked)
+        self._filled_at = [
+            at
+            for column in self._columns
+            for at in (column.at, column.covered)
+            if column.fill and at is not None
+        ]
         self._must_at = [
             column.at for column in self._columns if column.rule.required and column.at is not None
         ]
@@ -321,7 +327,8 @@ class Table:
     def _is_cut_usual(self, cells: Sequence[Sequence[str]]) -> bool:
         if self._short is None or min(map(len, cells), default=0) >= self._width:
             return False
-        return self._short.are_usual([len(row) for row in cells if any(map(str.strip, row))])
+        filled = [row for row in cells if any(map(str.strip, row))]
+        return self._short.are_usual(filled, self._must_at)
 
     def _parted(
         self,
@@ -503,6 +510,7 @@ class Table:
         *reason*: what a report said of it.
         """
         width = self._width
+        lacks = ""
         found = f"it has {len(cells)}, the header {width}"
         said = _SAID.search(reason) if _SHAPE in reason else None
         is_header_as_then = said and (int(said[2]) == width or not self._source.has_header)
@@ -518,7 +526,8 @@ class Table:
             if self._short is None:
                 return ()
             is_note = self._short.is_below_gap
-            if is_cut and not is_note and not self._short.is_moved(cells, self._must_at):
+            is_cut = is_cut and not is_note and not self._short.is_moved(cells, self._must_at)
+            if is_cut and not (lacks := self._cut_off(cells)):
                 self._cut += 1
                 self._first_cut = self._first_cut or line
                 return ()
@@ -526,7 +535,13 @@ class Table:
         hint = self._missing(len(cells) - width) if self._short else ""
         if len(cells) < width and self._short and self._short.is_below_gap:
             hint = f"is it a note below the table? else {hint}"
+        elif lacks:
+            hint += f"; a value for all rows fills {lacks} only where the row has the empty cell"
         return (Problem("row", "row", shown, _SHAPE, found, hint),)
+
+    def _cut_off(self, cells: Sequence[str]) -> str:
+        """Return the name of a column that a fallback would fill and a short row lacks; or ""."""
+        return next((self._name_at(at) for at in self._filled_at if at >= len(cells)), "")
 
     def _missing(self, more: int) -> str:
         """Return what a row of CSV may lack. *more*: cells than it should have, or fewer."""

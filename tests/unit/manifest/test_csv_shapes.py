@@ -205,6 +205,47 @@ def test_code_that_belongs_further_right_is_not_sent(manifest):
     assert codes(opened)[2:4] == ["A3", "A4"]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        pytest.param("site,machine_code,user_id", "B,M{n},u{n}", id="user last"),
+        pytest.param("machine_code,device_name,user_id", "M{n},d{n},u{n}", id="name before it"),
+        pytest.param("machine_code,user_id", "M{n},u{n}", id="two columns"),
+        pytest.param("site,machine_code,user_id,slot", "B,M{n},u{n},{n}", id="one behind it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "given", [{"user_id": "u"}, {"user_id": None, "constants": {"user_id": "c"}}]
+)
+@pytest.mark.parametrize("whole", [0, 3, 80, 3000])
+def test_no_fallback_fills_a_cell_that_a_short_row_lacks(manifest, header, row, given, whole):
+    """Whatever was left out may be another cell, and the user stands where the code should."""
+    rows = [row.format(n=n) for n in range(whole)]
+    at = header.split(",").index("user_id")
+    short = [",".join(row.format(n=n + 9000).split(",")[-at:][:at]) for n in range(20)]
+    read = list(manifest("\n".join([header, *rows, *short]), **given).rows())
+
+    assert [line.device is None for line in read] == [False] * whole + [True] * 20
+    assert "only where the row has the empty cell" in read[-1].problems[0].hint
+
+
+def test_an_empty_cell_is_filled_where_the_row_has_it(manifest):
+    """That is what a fallback is for."""
+    opened = manifest("site,machine_code,user_id\nB,A1,\nB,A2,u2\nB,A3,\n")
+
+    assert [row.values[:2] for row in opened.rows()] == [("u", "A1"), ("u2", "A2"), ("u", "A3")]
+
+
+def test_short_rows_of_one_form_are_judged_alike(manifest):
+    """Where two of them hold what belongs further right, all do; another width is another form."""
+    header = "site,machine_code,user_id,device_name,slot"
+    whole = [f"B,M{n},u{n},d{n},{n}" for n in range(4)]
+    moved = [f"X{n},u{n},d{n}" for n in (7, 2, 8, 3, 9)]
+    opened = manifest("\n".join([header, *whole, *moved, "B,M9,u9,d9"]), user_id=None)
+
+    assert codes(opened) == ["M0", "M1", "M2", "M3", *[None] * 5, "M9"]
+
+
 def test_empty_names_at_the_end_of_a_header_are_none(manifest):
     """A delimiter behind the last name only: rows without it are whole, the others are longer."""
     rows = ["Berlin,A1,linux", "Berlin,A2,linux", "Berlin, Mitte,A3,linux", "Berlin, Mitte,A4,"]

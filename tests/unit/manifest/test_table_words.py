@@ -145,9 +145,9 @@ def test_notes_below_the_table_are_problems(manifest, gap):
 
 def test_short_rows_of_a_table_with_gaps_are_read(manifest):
     """Where whole rows stand below blank lines, short ones may, too."""
-    rows = "A1,u1\n\nA2\n\nA3,u3\n\nA4"
+    rows = "A1,n1\n\nA2\n\nA3,n3\n\nA4"
 
-    assert codes(manifest(f"machine_code,user_id\nA0,u0\n\n{rows}\n")) == [
+    assert codes(manifest(f"machine_code,device_name\nA0,n0\n\n{rows}\n")) == [
         "A0", "A1", "A2", "A3", "A4",
     ]  # fmt: skip
 
