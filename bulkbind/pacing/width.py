@@ -179,7 +179,8 @@ class Flight:
 
     __slots__ = (
         "_answers", "_before_per_s", "_carried_s", "_grow_at", "_sent_at", "_served", "_set_at",
-        "_sum_s", "_unanswered", "_wide", "most", "next_at", "places", "silent_s", "took_s",
+        "_sum_s", "_unanswered", "_undone_per_s", "_wide", "most", "next_at", "places", "silent_s",
+        "took_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
@@ -198,6 +199,8 @@ class Flight:
         """After so many seconds a request is silent; infinite before the first answer."""
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
+        self._undone_per_s = 0.0
+        """The same, once that was taken back and until it has been seen again."""
         self._unanswered = 0
         """The last requests, a bit each, the latest the lowest: whether it stayed unanswered."""
         self._served = 0.0
@@ -288,15 +291,23 @@ class Flight:
             self._weigh(now, self._sum_s / self._answers)
 
     def _weigh(self, now: float, mean_s: float) -> None:
-        """Double what is in flight, or take the last doubling back if it brought nothing."""
+        """Double what is in flight, or take the last doubling back if it brought nothing.
+
+        If what was there before is not there any more, the answers are others (quick lists came
+        before slow binds), and nothing has been shown.
+        """
         per_s = self._wide / mean_s
+        undone_per_s, self._undone_per_s = self._undone_per_s, 0.0
+        if undone_per_s and GAIN * per_s >= undone_per_s:
+            self._set(now, self._wide, HELD_S)
+            return
         is_worth_it = mean_s <= QUICK_S or per_s >= GAIN * self._before_per_s
         if is_worth_it:
             self._before_per_s = per_s if self._wide < self.most else 0.0
             self._set(now, min(self.most, 2 * self._wide), max(DOUBLING_S, 2 * mean_s))
         else:
-            self._before_per_s = 0.0
-            self._set(now, self._wide // 2, HELD_S)
+            self._undone_per_s, self._before_per_s = self._before_per_s, 0.0
+            self._set(now, self._wide // 2, max(DOUBLING_S, 2 * mean_s))
 
     def _set(self, now: float, wide: int, held_s: float) -> None:
         self._wide, self._set_at, self._grow_at = max(1, wide), now, now + held_s
@@ -314,7 +325,7 @@ class Flight:
             return
         self._unanswered = 0
         self.places.unanswered()
-        self._before_per_s = 0.0
+        self._before_per_s = self._undone_per_s = 0.0
         self._set(now, self._wide // 2, DOUBLING_S)
 
     def _note(self, unanswered: int, requests: int = 1) -> None:

@@ -65,6 +65,15 @@ def test_a_slow_server_is_not_driven_into_time_outs():
     assert widest <= 16
 
 
+def test_quick_answers_of_another_kind_hold_nothing_back():
+    """A run that goes on reads lists first, in milliseconds; its binds take longer."""
+    state = Flight(0.0, 64)
+    now = filled(state, 0.11, 0.005)
+    filled(state, 5.0, 0.3, begin=now)
+
+    assert state.wide == 64
+
+
 def test_a_paced_run_has_as_many_as_its_pace_needs():
     """Ten a second of a tenth of a second each are one at a time, and a margin."""
     state = Flight(0.0, 64)
