@@ -119,7 +119,8 @@ def _looked_at(file: ManifestFile, reads: ManifestSettings) -> Proposal:
 
 
 def _with_stand_in(file: ManifestFile, found: Proposal) -> Proposal:
-    reads = found.reads.model_copy(update={USER.name: _STAND_IN})
+    constants = {**found.reads.constants, USER.name: _STAND_IN}
+    reads = found.reads.model_copy(update={"constants": constants})
     with suppress(ManifestError):
         rows = list(islice(open_manifest(file, reads).rows(), MOST_ROWS))
         return _counted(replace(found, fault=None), rows)

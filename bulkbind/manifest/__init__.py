@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bulkbind.errors import ManifestError, UsageError
@@ -131,7 +132,12 @@ def _read(manifest: ManifestFile, settings: ManifestSettings) -> Manifest:
     encoding, bom = encoding_of(head, shown, settings.encoding)
     text = head.decode(encoding, "replace").lstrip("\ufeff")
     form = format_of(shown, text, settings.format)
-    return FORMATS[form].opens(manifest, Source(shown, form, encoding, bom), text, settings)
+    source = Source(shown, form, encoding, bom)
+    opened = FORMATS[form].opens(manifest, source, text, settings)
+    with suppress(ManifestError):  # what cannot be read is told where its rows end
+        if not {"\n", "\r"}.isdisjoint(text) and ends_within_line(manifest, source):
+            opened.notices.append(f"{shown}: the last line has no line end: was it cut off?")
+    return opened
 
 
 def digest(files: Sequence[Path | ManifestFile], settings: ManifestSettings) -> str:

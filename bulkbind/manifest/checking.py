@@ -33,7 +33,7 @@ from bulkbind.manifest.rules import (
 )
 from bulkbind.manifest.table_words import BY_FIELD, fault_of_word
 from bulkbind.model import CLEANING, Change, CheckedRow, Problem
-from bulkbind.model.fields import CLEANED, FIELDS, NAME
+from bulkbind.model.fields import CLEANED, CODE, FIELDS, NAME
 from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Checker:
             for rule in RULES
         }
         self._fallback = settings.user_id
+        self._has_codes = CODE.name not in settings.constants
         self._codes = Suspicions("machine codes", has_numbers=True)
         self._users = Suspicions("user ids", besides=settings.user_id)
         self._repeats = Repeats()
@@ -246,10 +247,11 @@ class Checker:
         self, values: Sequence[Sequence[Any]], lines: Sequence[int], *, has_users: bool
     ) -> None:
         users, codes, *optional = values
-        self._codes.add(codes, lines)
         if has_users:
             self._users.add(users, lines)
-        self._repeats.add(codes, optional[NAME], users, lines)
+        if self._has_codes:
+            self._codes.add(codes, lines)
+            self._repeats.add(codes, optional[NAME], users, lines)
 
     def _leave_out(self, name: str, line: int, value: str) -> None:
         count, first, example = self._left_out.get(name, (0, line, printable(value)))

@@ -19,7 +19,7 @@ from bulkbind.model.fields import CODE, FIELDS, ROW_FIELDS
 from bulkbind.redaction import lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from bulkbind.settings import ManifestSettings
 
@@ -120,13 +120,37 @@ def _rough(header: str) -> str:
     return "".join(c for c in text if c.isalnum()).casefold()
 
 
-def lookalike(field: str, names: Iterable[str]) -> str:
-    """Return the first name that may be meant for a field, though it is none of its spellings.
+def resembling(
+    field: str, names: Sequence[str], mapping: Mapping[str, str], *, by_synonym: bool = True
+) -> list[int]:
+    """Return the positions of names that may be meant for a field, though none is its spelling.
 
-    Empty if there is none. A fallback must not take its place unseen.
+    A fallback must not take their place unseen. *by_synonym*: whether what other programs call a
+    required field counts, also in the plural, unless that is mapped.
     """
-    found = (name.strip() for name in names if _SPELLINGS.get(_rough(name)) == field)
-    return next(found, "")
+    found = _lookalikes(field, names)
+    if by_synonym and field in _MUST and field not in mapping:
+        found += _meant(field, names, mapping)
+        found += _meant(field, [re.sub(r"[sS]\s*$", "", name) for name in names], mapping)
+    return sorted({*found})
+
+
+def _lookalikes(field: str, names: Sequence[str]) -> list[int]:
+    return [at for at, name in enumerate(names) if _SPELLINGS.get(_rough(name)) == field]
+
+
+def ways_on(field: str, at: Sequence[int], names: Sequence[str], *, has_positions: bool) -> str:
+    """Return the options that say what columns are that may be meant for a field.
+
+    *at*: their positions among *names*; *has_positions*: whether `#n` names the n-th.
+    """
+    shown = at[:_MOST_NAMED]
+    texts = [spelled(field, n, names, has_positions=has_positions) or names[n] for n in shown]
+    maps = " or ".join(f"--map {field}={shlex.quote(text)}" for text in texts)
+    others = dict.fromkeys(shlex.quote(printable(names[n].strip())) for n in shown)
+    ignores = " ".join(f"--ignore-column {name}" for name in others)
+    one, none = ("it", "it is none") if len(at) == 1 else ("one", "they are none")
+    return f"{maps} takes {one}, {ignores} says that {none}"
 
 
 def ignored(names: Sequence[str], settings: ManifestSettings) -> frozenset[str]:
@@ -392,7 +416,8 @@ def proposed(
 def _meant(field: str, names: Sequence[str], mapping: Mapping[str, str]) -> list[int]:
     """Return the positions of the names that are probably meant for a field, and for no other."""
     if field in mapping or field in _MUST:
-        near = closest(field, mapping.get(field, field), names) or lookalike(field, names)
+        near = closest(field, mapping.get(field, field), names)
+        near = near or next((names[at].strip() for at in _lookalikes(field, names)), "")
         if near and meant(near) in (None, field):
             return [at for at, name in enumerate(names) if name.strip() == near]
     return [] if field in mapping else candidates(names).get(field, [])

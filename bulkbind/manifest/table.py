@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import chain, repeat
-from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -559,17 +558,21 @@ class Table:
         taken = {column.at for column in self._columns}
         header = self._source.header
         without = columns.ignored(header, settings)
-        names = [name for at, name in enumerate(header) if at not in taken and name not in without]
+        names = ["" if at in taken or name in without else name for at, name in enumerate(header)]
+        given = "--user-id" if settings.user_key is None else "--user-table"
         for column in self._columns:
             field = column.rule.field
             if column.at is not None or not column.fill or field in settings.constants:
                 continue
-            if name := printable(columns.lookalike(field, names)):
+            if found := columns.resembling(
+                field, names, self._mapping, by_synonym=settings.user_key is None
+            ):
+                shown = ", ".join(f"`{printable(names[at].strip())}`" for at in found)
                 raise ManifestError(
-                    f"{self._source.name}:{line}: column `{name}` may be meant for {field}, and "
-                    "--user-id would take its place",
-                    hint=f"--map {field}={quote(name)} takes it, --ignore-column "
-                    f"{quote(name)} says that it is none",
+                    f"{self._source.name}:{line}: {verb(len(found), 'column', 'columns')} {shown} "
+                    f"may be meant for {field}, and {given} would take "
+                    f"{verb(len(found), 'its', 'their')} place",
+                    hint=columns.ways_on(field, found, header, has_positions=True),
                 )
 
     def _refuse_other_header(self, line: int, cells: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice, repeat
-from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -138,8 +137,8 @@ class _Shape(NamedTuple):
     """Field, second key that claims it, and the key that has it."""
     at: tuple[int | None, ...] | None
     """Positions among the keys; None if any field is nested."""
-    lookalikes: tuple[tuple[int, str], ...]
-    """Keys that may be meant for a field without a key, by its position among `FIELDS`."""
+    lookalikes: dict[str, list[int]]
+    """Positions of keys that may be meant for a field without a key, by the field."""
 
 
 class Tree:
@@ -310,7 +309,7 @@ class Tree:
         if len(keys) != 1:
             return None
         shape = self._shape(keys.pop())
-        is_unsure = any(at == _USER for at, _ in shape.lookalikes)
+        is_unsure = not self._fills.keys().isdisjoint(shape.lookalikes)
         if shape.at is None or shape.claims or is_unsure or _is_note(nodes[0]):
             return None
         cells = list(zip(*(node.values() for node in nodes), strict=True))
@@ -328,9 +327,6 @@ class Tree:
 
     def _checked(self, item: Item) -> CheckedRow:
         line, node, text, problem, defaults = item
-        unsure: list[Problem] = []
-        if isinstance(node, dict):
-            unsure += self._unsure(node, defaults)
         if defaults:
             node, text = self._with_defaults(node, text, defaults)
         if problem is None and not isinstance(node, dict):
@@ -338,6 +334,7 @@ class Tree:
         if problem is not None:
             cells = node if isinstance(node, dict) else {"value": node}
             return CheckedRow(line, cells, (None,) * len(FIELDS), (problem,), text=text)
+        unsure = list(self._unsure(node, defaults))
         return replace(self._ruled(line, node, unsure), text=text)
 
     def _ruled(self, line: int, cells: dict[str, Any], unsure: Sequence[Problem]) -> CheckedRow:
@@ -373,17 +370,17 @@ class Tree:
 
     def _unsure(self, node: dict[str, Any], defaults: Defaults | None) -> Iterator[Problem]:
         """Yield the problems of fields that a fallback fills though a key may be meant for them."""
-        lookalikes = self._shape(tuple(node)).lookalikes
+        keys = tuple(node)
+        lookalikes = self._shape(keys).lookalikes
         given = set(self._fields_of(defaults.values).values()) if defaults and lookalikes else set()
-        for at, key in lookalikes:
-            field = FIELDS[at]
+        for field, found in lookalikes.items():
             if self._fills.get(field) or field in given:
-                shown = printable(text_of(node[key]) or str(node[key]))
-                name = quote(key)
+                key = keys[found[0]]
                 yield Problem(
-                    field, key, shown, f"{field}: its key, not one that is like it",
+                    field, key, printable(text_of(node[key]) or str(node[key])),
+                    f"{field}: its key, not one that is like it",
                     "it may be meant, and a value for all rows would take its place",
-                    f"--map {field}={name} takes it, --ignore-column {name} says that it is none",
+                    columns.ways_on(field, found, keys, has_positions=False),
                 )  # fmt: skip
 
     def _fields_of(self, keys: Collection[str]) -> dict[str, str | None]:
@@ -397,7 +394,7 @@ class Tree:
         """Return a device with defaults for the fields that it lacks in any spelling."""
         keys = tuple(node) if isinstance(node, dict) else self._form.keys(text)
         stated = set(self._fields_of(keys).values()) - {None}
-        stated |= {FIELDS[at] for at, _ in self._shape(tuple(dict.fromkeys(keys))).lookalikes}
+        stated |= {*self._shape(tuple(dict.fromkeys(keys))).lookalikes}
         fields = self._fields_of(defaults.values)
         kept = {
             key: value
@@ -453,19 +450,20 @@ class Tree:
             tuple(paths.get(f) for f in FIELDS),
             tuple(claims),
             at,
-            tuple(self._lookalikes(keys, names)),
+            dict(self._lookalikes(keys, names)),
         )
 
     def _lookalikes(
         self, keys: Sequence[str], names: Mapping[str, str]
-    ) -> Iterator[tuple[int, str]]:
-        without = columns.ignored(keys, self._settings)
-        others = [key for key in keys if key not in names.values() and key not in without]
-        for at, field in enumerate(FIELDS):
+    ) -> Iterator[tuple[str, list[int]]]:
+        without = columns.ignored(keys, self._settings).union(names.values())
+        others = ["" if key in without else key for key in keys]
+        by_synonym = self._settings.user_key is None
+        for field in FIELDS:
             if field in names or field in self._settings.constants:
                 continue
-            if key := columns.lookalike(field, others):
-                yield at, key
+            if at := columns.resembling(field, others, self._mapping, by_synonym=by_synonym):
+                yield field, at
 
 
 def text_of(node: Node) -> str | None:

@@ -33,7 +33,7 @@ def cut(text: str, width: int) -> str:
     """Return a text with at most *width* columns, its end replaced by `…` if it needs more."""
     if columns(text) <= width:
         return text
-    while columns(text) >= width:
+    while text and columns(text) >= width:
         text = text[:-1]
     return f"{text}…"
 

@@ -405,6 +405,32 @@ def test_a_row_that_names_its_user_itself_is_a_problem(tmp_path):
     assert told(open_manifest(fleet, ignoring)) == ["u1"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "yaml"])
+def test_no_other_column_stops_a_look_up(tmp_path, kind):
+    """The operator has named the one that says who it is."""
+    users = csv_file(tmp_path, TABLE, "users.csv")
+    header, row = ("machine_code", "Owner", "user", "E-Mail"), ("SN1", "max@example.org", "x", "y")
+    fleet = written(tmp_path, kind, header, [row])
+
+    assert told(open_manifest(fleet, reads(user_table=users, **BY_MAIL))) == ["u1"]
+
+
+@pytest.mark.parametrize("header", ["user_id,email", "user_id,email,name", "user_id,name,email"])
+def test_nothing_is_said_of_devices_where_a_table_has_none(tmp_path, header):
+    """Users share no machine code there."""
+    width = len(header.split(","))
+    rows = [",".join([f"u{n}", *[f"a{n}"] * (width - 1)]) for n in range(9)]
+    users = csv_file(tmp_path, "\n".join([header, *rows]) + "\n", "users.csv")
+    file = ManifestFile.of(csv_file(tmp_path, "machine_code,Owner\nSN1,a1\n"))
+    choose([file], reads(user_table=users, user_key="Owner=email"))
+
+    choice = choice_of(file)
+    assert choice is not None
+    assert choice.users is not None
+    [notice] = choice.users.notices
+    assert notice.endswith("users are looked up by `email`; rows: 9")
+
+
 def test_a_device_may_be_the_key(tmp_path):
     """Some tables say whose a serial number is."""
     users = csv_file(tmp_path, "user_id,serial\nu1,SN1\nu2,SN2\n", "users.csv")

@@ -9,8 +9,10 @@ import tarfile
 import pytest
 
 from bulkbind.errors import ManifestError
+from bulkbind.manifest import open_manifest
 from bulkbind.manifest.csv_dialect import Dialect
 from bulkbind.model.wording import counted
+from bulkbind.settings import ManifestSettings
 from tests.support.manifests import opener, outline
 
 
@@ -244,6 +246,47 @@ def test_short_rows_of_one_form_are_judged_alike(manifest):
     opened = manifest("\n".join([header, *whole, *moved, "B,M9,u9,d9"]), user_id=None)
 
     assert codes(opened) == ["M0", "M1", "M2", "M3", *[None] * 5, "M9"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("f.csv", "machine_code,user_id\nA1,u1\nA2,u2"),
+        ("f.csv", "machine_code,user_id\rA1,u1"),
+        ("f.tsv", "machine_code\tuser_id\r\nA1\tu1"),
+        ("f.yaml", "- machine_code: A1\n  user_id: u1"),
+    ],
+)
+def test_a_file_without_a_line_end_at_its_end_may_be_cut_off(tmp_path, name, text, encoding):
+    """Half a value may be one, too; a file that ends its lines was not cut off within one."""
+    found = []
+    for content in (text, f"{text}\n", f"{text}\r"):
+        path = tmp_path / name
+        path.write_text(content, encoding=encoding, newline="")
+        found.append(
+            any(
+                "was it cut off?" in told
+                for told in open_manifest(path, ManifestSettings()).notices
+            )
+        )
+
+    assert found == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("f.json", '[\n{"machine_code": "A1"}\n]', id="shows it itself"),
+        pytest.param("f.yaml", "{machine_code: A1, user_id: u1}", id="one line"),
+    ],
+)
+def test_what_needs_no_line_end_is_not_suspected(tmp_path, name, text):
+    """Nothing is said where a cut would show, or where no line has an end."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+
+    assert open_manifest(path, ManifestSettings()).notices == []
 
 
 def test_empty_names_at_the_end_of_a_header_are_none(manifest):
@@ -491,7 +534,7 @@ def test_header_in_unknown_bytes_names_the_encoding(manifest):
 
     assert "--encoding" in caught.value.hint
     assert codes(manifest(content, columns={"machine_code": "#1"})) == ["A1"]
-    names = {"machine_code": "序列号"}
+    names = {"machine_code": "序列号", "user_id": "用户"}
     assert codes(manifest(content, encoding="gb18030", columns=names)) == ["A1"]
 
 

@@ -32,9 +32,10 @@ LIKE_USER_ID = [
 ]
 MAY_MEAN_USER_ID = [
     *("user_id (old)", "user_id [from CRM]", "us\u0435r_id", "\u00fcser_id", "user.id", "user/id"),
-    *("user_id #", "user_id?", "us\u00e9r_id"),
+    *("user_id #", "user_id?", "us\u00e9r_id", "owner", "user", "user_id2", "last user id"),
+    *("user_name", "user_id_required", "user_ids", "Users", "Assigned To", "E-Mail", "Benutzer"),
 ]
-OTHERS = ["owner", "user", "user_id2", "last user id", "user_name", "user_id_required", "id"]
+OTHERS = ["id", "site", "users seen", "device owner's site", "s"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -81,10 +82,56 @@ def test_a_column_that_may_be_meant_is_not_passed_over(tmp_path, kind, name):
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("kind", FORMATS)
 def test_other_columns_do_not_count(tmp_path, kind, name):
-    """A synonym is no spelling, and neither is a longer name."""
+    """A word of a name is no name."""
     manifest = opened(tmp_path, kind, ("machine_code", name), [["A", "x"]], user_id="fallback")
 
     assert [row.device for row in manifest.rows()] == [device("fallback", "A")]
+
+
+def test_two_columns_that_may_be_meant_are_both_told(tmp_path):
+    """The operator takes one, or says that they are none."""
+    header, rows = ("machine_code", "owner", "E-Mail"), [["A", "u1", "u2"]]
+    with pytest.raises(ManifestError, match="`owner`, `E-Mail` may be meant for user_id") as caught:
+        opened(tmp_path, "csv", header, rows, user_id="fallback")
+    given = {"user_id": "fallback"}
+    [one] = opened(tmp_path, "csv", header, rows, **given, columns={"user_id": "owner"}).rows()
+    [none] = opened(tmp_path, "csv", header, rows, **given, ignore_columns=header[1:]).rows()
+
+    assert caught.value.hint == (
+        "--map user_id=owner or --map user_id=E-Mail takes one, "
+        "--ignore-column owner --ignore-column E-Mail says that they are none"
+    )
+    assert [one.device, none.device] == [device("u1", "A"), device("fallback", "A")]
+
+
+def test_the_key_of_a_device_that_may_be_meant_is_known_with_its_blanks(tmp_path):
+    """It is told as it stands, beside devices that name their users."""
+    text = '- {machine_code: A, " user ": u1}\n- {machine_code: B, user_id: u2, user: u3}\n'
+    found = list(opener(tmp_path / "fleet.yaml")(text, user_id="fallback").rows())
+
+    assert [row.device for row in found] == [None, device("u2", "B")]
+    assert (found[0].problems[0].column, found[0].problems[0].value) == (" user ", "u1")
+
+
+@pytest.mark.parametrize("given", [{"user_id": "fallback"}, {}])
+def test_a_default_that_may_be_meant_is_not_passed_over(tmp_path, given):
+    """Also where the key stands among the defaults alone."""
+    common = "" if given else "user_id: common, "
+    devices = "devices:\n- machine_code: A\n- {machine_code: B, user: u}\n"
+    text = f"defaults: {{{common}owner: own}}\n{devices}"
+    found = list(opener(tmp_path / "fleet.yaml")(text, **given).rows())
+
+    assert [row.device for row in found] == [None if given else device("common", "A"), None]
+
+
+@pytest.mark.parametrize("kind", ["csv", "yaml"])
+def test_a_value_for_all_rows_takes_every_place(tmp_path, kind):
+    """It counts whatever a column of the field says, and so whatever another one says."""
+    [row] = opened(
+        tmp_path, kind, ("machine_code", "owner"), [["A", "x"]], constants={"user_id": "all"}
+    ).rows()
+
+    assert row.device == device("all", "A")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -91,7 +91,9 @@ def notices(tmp_path):
     """Return a function that reads machine codes and returns the notices."""
 
     def read(*codes):
-        opened = opener(tmp_path / "fleet.csv")("machine_code\n" + "\n".join(codes), user_id="u")
+        opened = opener(tmp_path / "fleet.csv")(
+            "\n".join(["machine_code", *codes, ""]), user_id="u"
+        )
         rows = list(opened.rows())
         assert all(row.device for row in rows)
         return opened.notices

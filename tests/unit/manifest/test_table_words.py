@@ -108,7 +108,7 @@ def test_rows_above_a_fuller_header_are_not_lost(manifest, content):
 @pytest.mark.parametrize(
     ("content", "mapped"),
     [
-        pytest.param("Serial,Owner\nA1,u1\nA2,u2\ndevice_name,device_os\n", {}, id="a name below"),
+        pytest.param("Serial,Site\nA1,u1\nA2,u2\ndevice_name,device_os\n", {}, id="a name below"),
         pytest.param("Fleet\nSerial,user_id\nA1,u1\n", {}, id="a title above"),
         pytest.param("Fleet,\nBerlin,\nSerial,user_id\nA1,u1\n", {}, id="padded titles"),
         pytest.param("Serial,user_id\nA1,u1\n", {"user_id": "#2"}, id="both by position"),

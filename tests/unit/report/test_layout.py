@@ -56,6 +56,12 @@ def test_a_wide_character_takes_two_columns():
     assert cut("a\u673a\u5668", 4) == "a\u673a\u2026"
 
 
+@pytest.mark.parametrize("width", [0, -1, -50])
+def test_where_there_is_no_room_nothing_but_the_mark_is_left(width):
+    """What stands before it on its line may be as wide as the screen."""
+    assert cut("abc", width) == "\u2026"
+
+
 def test_a_command_is_not_broken():
     """In backticks, behind words, or on a line of its own: what is pasted must be one line."""
     command = "bulkbind resume 20261126-1 --endpoint https://a.example --ledger l.db"
