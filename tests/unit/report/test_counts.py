@@ -176,3 +176,11 @@ def test_what_may_have_been_sent_is_not_counted_as_sent(sent, more):
 
     assert f"{sent} requests in 1.0 s" in text
     assert ("at least" in text) is bool(more)
+
+
+def test_an_undo_with_doubt_names_the_report_that_tells_why():
+    """What no list can settle has its reasons and cures in the run's own report."""
+    told = undo_text(UndoSummary("r1", "done", {"unbound": 3}, 2))
+
+    assert "  -> `bulkbind report r1` tells why, and what to do" in told.splitlines()
+    assert "bulkbind report" not in undo_text(UndoSummary("r1", "done", {"unbound": 3}, 0))
