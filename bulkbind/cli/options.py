@@ -284,6 +284,20 @@ yes_unbind = option(
     help="do not ask: N devices are meant; if it would be another number, none is unbound",
 )
 
+
+def _refuse_yes(_context: click.Context, _parameter: click.Parameter, is_given: bool) -> None:  # noqa: FBT001  # click's signature
+    if is_given:
+        raise click.UsageError(
+            "there is no --yes where devices are unbound: --yes-unbind N says how many are meant "
+            "(0 for the undo of a run that only unbound: it binds again)"
+        )
+
+
+no_yes = click.option(
+    "--yes", is_flag=True, hidden=True, expose_value=False, callback=_refuse_yes, help="refused"
+)
+"""Names what stands in its place, for commands of which a number is asked."""
+
 output_options = together(
     [
         option("--quiet", is_flag=True, help="say nothing but problems"),

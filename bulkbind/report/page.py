@@ -31,6 +31,7 @@ from bulkbind.report import charts
 from bulkbind.report.measures import limit_text, moment, rate_text, sent_by, span_text
 from bulkbind.report.summary import (
     asked_text,
+    exactness,
     not_found,
     reasons_shown,
     sentence,
@@ -88,6 +89,7 @@ def write_html(
         "waits": _waits(summary.facts),
         "table": table,
         "not_found": not_found(summary) if summary.facts.not_found else (),
+        "exactness": exactness(summary),
         "settings": json_text(summary.settings),
         "style": _file("report.css"),
         "script": script,

@@ -337,12 +337,22 @@ def _refreshed(found: Refreshed | None) -> list[str]:
     return [f"refreshed: {users} {shown}"]
 
 
+def exactness(summary: RunSummary) -> str:
+    """Return what stands before the number of requests: `at least `, `about ` or nothing.
+
+    While a run sends, its process tells them once a second, and its rows are counted now.
+    """
+    is_sending = summary.state is RunState.SENDING and not summary.is_cut_off
+    return "at least " if summary.facts.is_least else "about " if is_sending else ""
+
+
 def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
     if not facts.requests and not facts.is_least:
         return []
-    least = "at least " if facts.is_least else ""
-    parts = [f"{least}{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
+    parts = [
+        f"{exactness(summary)}{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"
+    ]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:
