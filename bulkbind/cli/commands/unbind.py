@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 @rehearse
 @behaviour_options
 @options.yes_unbind
-@options.no_yes
 @note
 @options.output_options
 def command(

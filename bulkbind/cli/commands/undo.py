@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 @options.config
 @options.settings(Group.LEDGER, Group.OUT)
 @options.yes_unbind
-@options.no_yes
 @options.settings(Group.NETWORK, Group.PACE, Group.SENDING)
 @options.output_options
 def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
