@@ -9,8 +9,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TextIO, cast
 
 import structlog
@@ -116,6 +116,8 @@ class Sink:
     form: Form
     level: str
     """The lowest level written: debug, info, warning or error."""
+    words: Mapping[str, Callable[[Event], str]] = field(default_factory=dict)
+    """Events of which the console form tells one sentence instead, and how it is made."""
 
 
 def log_file(path: Path) -> LogFile:
@@ -220,6 +222,9 @@ def _renderer(sink: Sink) -> Callable[[object, str, Event], object]:
     )
 
     def render(bound: object, name: str, event: Event) -> object:
+        if words := sink.words.get(str(event["event"])):
+            return line(words(event))
+        event = {key: value for key, value in event.items() if value != ""}
         return as_text(cast("Any", bound), name, _in_lines(bound, name, event))
 
     return render

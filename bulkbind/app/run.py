@@ -58,7 +58,16 @@ from bulkbind.ledger import (
 )
 from bulkbind.manifest import ChosenRows, Manifest, ManifestFile, batches_of, digest
 from bulkbind.manifest.duplicates import Policy, Seen
-from bulkbind.model import Forecast, Plan, PlanWord, RunFacts, RunKind, Status, UnbindKind
+from bulkbind.model import (
+    COMES_BACK,
+    Forecast,
+    Plan,
+    PlanWord,
+    RunFacts,
+    RunKind,
+    Status,
+    UnbindKind,
+)
 from bulkbind.model.wording import counted, share, verb
 from bulkbind.redaction import line, lines
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
@@ -325,10 +334,13 @@ def _not_to_resume(db: View, path: Path, run_id: str | None, other: str | None) 
             f"run {summary.run_id} is over: run {summary.superseded_by} took its place{also}",
             hint=f"{anew} runs its manifest again",
         )
-    return UsageError(
-        f"run {summary.run_id} is finished{also}",
-        hint=f"what it left is in its failed.csv: mend that, and run it; or {anew}",
+    left = any(summary.counts.get(status) for status in COMES_BACK)
+    to_do = (
+        f"what it left is in its failed.csv: mend that, and {does} it; or {anew}"
+        if left
+        else f"none of its rows is left to mend or try again; {anew} goes through them anew"
     )
+    return UsageError(f"run {summary.run_id} is finished{also}", hint=to_do)
 
 
 def _names(db: View, run: int) -> tuple[str, ...]:

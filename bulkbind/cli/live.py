@@ -96,7 +96,7 @@ class LiveDisplay:
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(ratio=1)
         table.add_column(justify="right", no_wrap=True)
-        percent = f"{100 * done / max(self._rows, 1):.0f} %"
+        percent = f"{100 * done // max(self._rows, 1)} %"  # 100 only when all is done
         table.add_row(
             ProgressBar(total=max(self._rows, 1), completed=done),
             Text(f"{done:,} / {self._rows:,}  {percent}"),

@@ -83,6 +83,12 @@ class _Time(click.ParamType[float]):
 TIME = _Time()
 
 
+_NO_YES = (
+    "there is no --yes where devices are unbound: --yes-unbind N says how many are meant "
+    "(0 for the undo of a run that only unbound: it binds again)"
+)
+
+
 class Command(click.Command):
     """A command that first looks for environment variables of ours that mean nothing."""
 
@@ -97,6 +103,15 @@ class Command(click.Command):
         super().__init__(*args, **attributes)
         self.is_brief = is_brief
         self.finds_settings = finds_settings
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; who gives the `--yes` of other commands is told what is asked for."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name == "--yes" and any("--yes-unbind" in p.opts for p in self.params):
+                raise click.UsageError(_NO_YES, ctx) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options below headings."""

@@ -23,6 +23,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.logs import logger
+from bulkbind.model.wording import counted, verb
 from bulkbind.redaction import json_text
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
     default: LogLevel = "error" if is_quiet else "warning" if on_terminal else "info"
     level = settings.log_level or default
     form = settings.log_format or ("console" if on_terminal else "json")
-    sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level)]
+    words = _IN_WORDS if settings.log_format is None else {}
+    sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level, words)]
     if settings.log_file is not None:
         file_level: LogLevel = "debug" if settings.log_level == "debug" else "info"
         sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", file_level))
@@ -85,6 +87,19 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
     warnings.showwarning = _log_warning
     if settings.log_format == "json":
         console.log_only()
+
+
+def _worker_lost(event: logs.Event) -> str:
+    where = f" on {event['host']}" if event["host"] else ""
+    rows = counted(event["rows"], "rows")
+    return (
+        f"note: worker {event['worker']}{where} is lost ({event['why']}); {rows} in its hands "
+        f"{verb(event['rows'], 'is', 'are')} looked for in the lists"
+    )
+
+
+_IN_WORDS = {"worker.lost": _worker_lost}
+"""What people are told of whose terminal shows how a run goes, where no log was asked for."""
 
 
 def _log_warning(

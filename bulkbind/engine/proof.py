@@ -38,7 +38,7 @@ from bulkbind.model import (
     UnbindKind,
     UnbindStatus,
 )
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import LACKS_KNOWN, SUCH_AS, counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence, Set as AbstractSet
@@ -198,8 +198,8 @@ class Look:
         if code in self.unclear:
             return f"it shows {code} in another letter case"
         if missing := self.lacks - besides:
-            others = counted(len(missing), "other devices")
-            return f"it lacks {others} known as bound, e.g. {min(missing)}"
+            more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+            return f"{LACKS_KNOWN}{SUCH_AS}{min(missing)}{more}"
         if self.known and self.known <= besides:
             return "it shows no other device that is known as bound"
         return ""

@@ -55,7 +55,7 @@ from bulkbind.model import (
 )
 from bulkbind.model.fields import NAME, OPTIONAL
 from bulkbind.model.results import CUT_OFF
-from bulkbind.model.wording import Needing
+from bulkbind.model.wording import SUCH_AS, Needing
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,6 +66,10 @@ if TYPE_CHECKING:
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
 
+_WHY = f"""
+CASE WHEN r.message != '' THEN r.message WHEN instr(r.detail, '{SUCH_AS}')
+     THEN substr(r.detail, 1, instr(r.detail, '{SUCH_AS}') - 1) ELSE r.detail END"""
+"""Why a row ended as it did, without what differs between rows."""
 _AS_KEPT = ("created_at", "ended_at", "stop_reason", "operator", "host", "pid", "version")
 """Columns of a run, and of an undo, that its summary has as they are."""
 
@@ -387,7 +391,7 @@ class RunReader(OfRun):
     def _reasons(self) -> Iterator[dict[str, Any]]:
         # A row that breaks two rules counts for each of them.
         found = self._db.execute(
-            "SELECT r.status, r.code, CASE WHEN r.message = '' THEN r.detail ELSE r.message END, "  # noqa: S608  # constants
+            f"SELECT r.status, r.code, {_WHY}, "  # noqa: S608  # constants
             f"count(*), min(r.id) FROM rows r WHERE r.id IN ({_of_range(self._among(_ANSWERED))}) "
             "GROUP BY 1, 2, 3 "
             "UNION ALL SELECT r.status, '', p.value ->> 'rule', count(*), min(r.id) "
@@ -411,8 +415,8 @@ class RunReader(OfRun):
                 "example": f"{name}:{line}",
                 "machine_code": machine_code,
                 "user_id": user_id,
-                # The broken rule is already the reason.
-                "detail": detail.replace(f" ({message})", ""),
+                # The reason is told already.
+                "detail": detail.replace(f" ({message})", "").removeprefix(f"{message}, "),
             }
 
 

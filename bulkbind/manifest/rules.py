@@ -150,7 +150,11 @@ def name_character(character: str) -> str:
     return f"{shown}(U+{number:04X} {label})"
 
 
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
+
 def printable(value: str, longest: int = LONGEST_SHOWN) -> str:
-    """Return *value* truncated to *longest* characters, with undecodable bytes as escapes."""
+    r"""Return *value* truncated to *longest* characters, with undecodable bytes as `\xfc`."""
     text = value if len(value) <= longest else f"{value[:longest]}…"
+    text = _UNDECODED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -79,6 +79,21 @@ def to_do(code: str) -> str:
     return known.to_do if known else ""
 
 
+LACKS_KNOWN = "it lacks other devices known as bound"
+"""Why a list proves nothing: it will say so until the ledger agrees with it."""
+SUCH_AS = ", such as "
+"""Stands in a detail before what differs from row to row; what stands before it is the reason."""
+_TO_AGREE = (
+    "the ledger knows devices as bound that the list lacks: `bulkbind adopt MANIFEST` "
+    "compares the two, and the next run then settles the rows"
+)
+
+
+def to_agree(*texts: str) -> str:
+    """Return what to do where a message or detail says `LACKS_KNOWN`; empty elsewhere."""
+    return _TO_AGREE if any(LACKS_KNOWN in text for text in texts) else ""
+
+
 class Needing(NamedTuple):
     """A row that needs a person, as the display and `status` show it."""
 

@@ -132,7 +132,7 @@ def _write_csv(path: Path, run: RunRows, _: RunSummary, only: RowFilter | None) 
 
 def _write_markdown(path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None) -> None:
     rows = only.rows(run) if only else run.rows(TO_SEE_TO)
-    forms.write_markdown(path, summary, rows, run.sources())
+    forms.write_markdown(path, summary, rows, run.sources(), run.leavers())
 
 
 FORMS: dict[str, tuple[str, _Write]] = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bulkbind.model import ResultRow, RunSummary, Source
+    from bulkbind.model import LeaverRow, ResultRow, RunSummary, Source
 
 MOST_MARKDOWN_ROWS = 50
 """As many as fit a ticket; the CSV has all."""
@@ -36,9 +36,13 @@ def write_jsonl(path: Path, rows: Iterable[ResultRow], sources: Sequence[Source]
 
 
 def write_markdown(
-    path: Path, summary: RunSummary, rows: Iterable[ResultRow], sources: Sequence[Source]
+    path: Path,
+    summary: RunSummary,
+    rows: Iterable[ResultRow],
+    sources: Sequence[Source],
+    leavers: Iterable[LeaverRow] = (),
 ) -> None:
-    """Write an extract for a ticket: the verdict, counts, reasons, and the first rows."""
+    """Write an extract for a ticket: the verdict, counts, reasons, the first rows and leavers."""
     with replacing(path) as file:
         file.write(f"# bulkbind run {summary.run_id}\n\n")
         file.write(f"**{plain(verdict(summary)['text'])}**\n\n")
@@ -69,6 +73,16 @@ def write_markdown(
             _write(file, table(("place", "user", "machine code", "status", "reason"), shown))
         if next(iterator, None) is not None:
             file.write(f"\nThese are the first {MOST_MARKDOWN_ROWS}; `results.csv` holds all.\n")
+        if summary.leavers:
+            file.write("\n## Devices that left the manifest\n\n")
+            _write(file, table(("status", "devices"), summary.leavers.items()))
+            file.write("\n")
+            left = (
+                (row.user_id, row.machine_code, row.status, reason_of(row))
+                for row in islice(leavers, MOST_MARKDOWN_ROWS)
+            )
+            _write(file, table(("user", "machine code", "status", "reason"), left))
+            file.write("\n`unbound.csv` holds each of them.\n")
 
 
 def _write(file: TextIO, lines: Iterable[str]) -> None:

@@ -31,6 +31,7 @@ from bulkbind.report import charts
 from bulkbind.report.measures import limit_text, moment, rate_text, sent_by, span_text
 from bulkbind.report.summary import (
     asked_text,
+    exactness,
     not_found,
     reasons_shown,
     sentence,
@@ -45,13 +46,15 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-    from bulkbind.model import ResultRow, RunFacts, RunSummary, Source, TimelinePart
+    from bulkbind.model import LeaverRow, ResultRow, RunFacts, RunSummary, Source, TimelinePart
     from bulkbind.report import RunRows
     from bulkbind.report.tables import RowFilter
 
 MOST_ROWS = 2_000
 """Rows in the page's table: as many as a browser sorts and searches without delay."""
 MOST_USERS = 200
+MOST_LEFT = 50
+"""Devices that left the manifest: those that need a person stand among the reasons."""
 
 _BETWEEN = re.compile("`([^`]+)`")
 """How our texts mark what is typed; none of these characters is changed by escaping."""
@@ -75,6 +78,8 @@ def write_html(
         "verdict": verdict(summary),
         "statuses": _statuses(summary),
         "reasons": [each | {"means": meaning(each["code"])} for each in reasons],
+        "left": [_left(row) for row in islice(run.leavers(), MOST_LEFT)],
+        "left_count": sum(summary.leavers.values()),
         "most_reason": max((each["count"] for each in reasons), default=1),
         "tones": TONES,
         "users": users,
@@ -84,6 +89,7 @@ def write_html(
         "waits": _waits(summary.facts),
         "table": table,
         "not_found": not_found(summary) if summary.facts.not_found else (),
+        "exactness": exactness(summary),
         "settings": json_text(summary.settings),
         "style": _file("report.css"),
         "script": script,
@@ -218,6 +224,15 @@ def _shown(row: ResultRow, sources: Sequence[Source]) -> dict[str, Any]:
         "reason": reason_of(row),
         "attempts": row.attempts,
         "trace": row.trace_id,
+    }
+
+
+def _left(row: LeaverRow) -> dict[str, str]:
+    return {
+        "user": row.user_id,
+        "code": row.machine_code,
+        "status": row.status,
+        "why": reason_of(row),
     }
 
 

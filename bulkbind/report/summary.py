@@ -21,7 +21,16 @@ from bulkbind.model import (
     UnbindStatus,
     adjustment_words,
 )
-from bulkbind.model.wording import counted, explained, may_be_sent, share, to_do, verb, words
+from bulkbind.model.wording import (
+    counted,
+    explained,
+    may_be_sent,
+    share,
+    to_agree,
+    to_do,
+    verb,
+    words,
+)
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.measures import limit_text, workers_at_end
 
@@ -180,7 +189,7 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
     for status in dict.fromkeys(Status(each["status"]) for each in shown):
         of_it = [each for each in shown if each["status"] == status]
         told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
-        cures = dict.fromkeys(cure(summary.kind, status, each["code"]) for each in of_it)
+        cures = dict.fromkeys(cure(summary.kind, each) for each in of_it)
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
@@ -234,19 +243,19 @@ def reasons_shown(summary: RunSummary) -> Iterator[dict[str, Any]]:
     Each also with `shown`, its status in words, with `to_do`, and with an `example`.
     """
     for each in summary.reasons:
-        to_do = cure(summary.kind, Status(each["status"]), each["code"])
-        yield each | {"shown": each["status"], "to_do": to_do}
+        yield each | {"shown": each["status"], "to_do": cure(summary.kind, each)}
     for each in summary.leaver_reasons:
         shown = f"left the manifest, {words(each['status'])}"
         example, to_do = _device_of(each), _cure_of_leaver(each)
         yield each | {"shown": shown, "to_do": to_do, "example": example}
 
 
-def cure(kind: RunKind, status: Status, code: str) -> str:
-    """Return what a person does about a row of a run that binds or unbinds."""
-    about = status.about
+def cure(kind: RunKind, reason: dict[str, Any]) -> str:
+    """Return what a person does about rows of a run that binds or unbinds, by their reason."""
+    about = Status(reason["status"]).about
     own = about.to_do_unbinding if kind is RunKind.UNBIND else ""
-    return to_do(code) or own or about.to_do
+    agreeing = to_agree(reason["message"], reason["detail"])
+    return to_do(reason["code"]) or agreeing or own or about.to_do
 
 
 def came_back(summary: RunSummary, files: Sequence[Path]) -> list[Path]:
@@ -328,12 +337,22 @@ def _refreshed(found: Refreshed | None) -> list[str]:
     return [f"refreshed: {users} {shown}"]
 
 
+def exactness(summary: RunSummary) -> str:
+    """Return what stands before the number of requests: `at least `, `about ` or nothing.
+
+    While a run sends, its process tells them once a second, and its rows are counted now.
+    """
+    is_sending = summary.state is RunState.SENDING and not summary.is_cut_off
+    return "at least " if summary.facts.is_least else "about " if is_sending else ""
+
+
 def _pace(summary: RunSummary) -> list[str]:
     facts = summary.facts
     if not facts.requests and not facts.is_least:
         return []
-    least = "at least " if facts.is_least else ""
-    parts = [f"{least}{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"]
+    parts = [
+        f"{exactness(summary)}{counted(facts.requests, 'requests')} in {facts.sending_s:,.1f} s"
+    ]
     if facts.requests_throttled:
         parts.append(f"{facts.requests_throttled:,} of them throttled")
     if facts.pace_per_s:

@@ -227,9 +227,9 @@ def _names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def reason_of(row: ResultRow) -> str:
-    """Return why a row ended as it did; broken rules in the same words as `validate`."""
-    if row.problems:
+def reason_of(row: ResultRow | LeaverRow) -> str:
+    """Return why it ended as it did; broken rules in the same words as `validate`."""
+    if isinstance(row, ResultRow) and row.problems:
         return "; ".join(problem.text for problem in row.problems)
     words = [reason(row.code, row.message), row.detail]
     return "; ".join(word for word in words if word)

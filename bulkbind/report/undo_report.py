@@ -69,6 +69,7 @@ def undo_text(summary: UndoSummary) -> Lines:
         told.append(
             f"  {'in_doubt':<14}{summary.in_doubt:>10,}  no list could tell whether they are bound"
         )
+        told.append(f"  -> `bulkbind report {summary.run_id}` tells why, and what to do")
     if spent := time_text(summary.facts):
         told.append(f"time: {spent}")
     if summary.stop_reason:

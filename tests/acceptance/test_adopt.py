@@ -247,3 +247,31 @@ def test_text_says_how_many_of_what(place):
     assert any(line.split()[:2] == ["new", "60"] for line in told)
     assert "adopt 6 users: 60 new" in place.call("runs").stdout
     assert "took over what is bound, and has no rows" in place.call("status", check=2).stderr
+
+
+def test_doubt_that_lists_cannot_settle_names_adopt_which_settles_it(tmp_path):
+    """Others unbound known devices: the report says what to do, and it helps."""
+    state = ("--state", str(tmp_path / "state.jsonl"))
+    new = [(f"NEW{number}", user, "", "") for number, (_, user, *_) in enumerate(ROWS[:4])]
+    later = write_csv(tmp_path / "later.csv", new)
+    with sandbox(*state, home=tmp_path) as url:
+        place = Place(tmp_path, url)
+        place.call("run", place.manifest, "--yes")
+        ids = place.bindings()
+        for code, user, *_ in ROWS[:18]:
+            delete(url, user, ids[user, code])
+    port = ("--port", url.rpartition(":")[2])
+    with sandbox(*state, *port, "--fault", "reset-before=1,on=bind,count=4", home=tmp_path):
+        first = place.call("run", later, "--yes", "--out", "first", check=1).stderr
+        again = place.call("run", later, "--yes", "--out", "again", check=1).stderr
+        stats = ask(f"{url}/sandbox/stats")
+        place.adopt(later)
+        place.call("run", later, "--yes", "--out", "settled")
+
+    assert statuses(tmp_path / "first") == {"in_doubt": 4}
+    for told in (first, again):
+        assert "cannot be trusted: it lacks other devices known as bound, such as SN" in told
+        assert f"`bulkbind adopt {later}" in told
+    assert "bulkbind adopt MANIFEST" in (tmp_path / "first" / "report.html").read_text("utf-8")
+    assert (stats["reset-before"], stats.get("binds", 0)) == (4, 0)  # none was sent again
+    assert statuses(tmp_path / "settled") == {"bound": 4}

@@ -63,6 +63,17 @@ def test_a_stopped_run_is_gone_on_with(home):
     assert (none.returncode, over.returncode, again.returncode) == (2, 2, 0)
     assert "error: no unfinished run in the ledger my l.db" in none.stderr
     assert f"error: run {words[1]} is finished" in over.stderr
+    assert "none of its rows is left to mend or try again" in over.stderr
+    assert "failed.csv" not in over.stderr
+
+
+@pytest.mark.parametrize("command", ["undo", "unbind"])
+def test_whoever_gives_yes_where_a_number_is_asked_is_told_the_option(home, command):
+    """The name of `run` is not that of a command that unbinds."""
+    done = called(command, "anything", "--yes", home=home)
+
+    assert done.returncode == 2
+    assert "--yes-unbind N says how many are meant" in done.stderr
 
 
 def test_a_mail_s_command_works_from_anywhere(home, tmp_path):

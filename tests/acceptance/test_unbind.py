@@ -118,7 +118,7 @@ def test_the_next_night_sends_nothing_and_an_undo_binds_again(tmp_path):
 
         assert requests(url) == sent
         assert statuses(tmp_path / "report") == {"already_gone": 9}
-        called("undo", run_id, *common, home=tmp_path, check=0)
+        called("undo", run_id, *common, "--yes-unbind", "0", home=tmp_path, check=0)
         assert statuses(tmp_path / "report") == {"bound": 9}
         assert named(url) == before
         called("undo", run_id, *common, home=tmp_path, check=0)

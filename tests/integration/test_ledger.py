@@ -35,6 +35,7 @@ from bulkbind.ledger.store import span, transaction
 from bulkbind.ledger.versions import APPLICATION_ID, MIGRATIONS, VERSION
 from bulkbind.ledger.writer import verb
 from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
+from bulkbind.model.wording import SUCH_AS
 from tests.support.fake_clock import FakeClock
 from tests.support.rows import repeats_of, values as row_values
 
@@ -351,6 +352,19 @@ def test_reasons_count_every_broken_rule(db):
         ("machine_code: rule", 2, "fleet.csv:3"),
         ("device_os: rule", 1, "fleet.csv:4"),
     ]
+
+
+def test_reasons_that_differ_in_an_example_only_are_one(db):
+    """Doubt for which lists lack other devices is one reason, with the first example."""
+    run = staged(db, "a", [valid(2, "A"), valid(3, "B"), valid(4, "C")])
+    for claim in claimed(db, run):
+        transitions.doubt(db, NOW, claim)
+        why = f"a list lacks devices{SUCH_AS}{claim.device.machine_code} and 1 more"
+        transitions.note_doubt(db, [claim.row], why)
+    (reason,) = RunReader(db, run).summary().reasons
+
+    assert (reason["message"], reason["count"]) == ("a list lacks devices", 3)
+    assert reason["detail"] == "such as A and 1 more"
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -684,6 +684,29 @@ async def test_a_leaver_that_failed_is_told_with_its_reason(tmp_path):
     assert went_well_at(ledger, sandbox.url, [str(world.manifest)]) == went_well
 
 
+async def test_page_and_markdown_tell_what_left_and_name_its_file(tmp_path):
+    """How many left, how they ended, the first of them, and where all of them are."""
+    rows = fleet(160, users=4)
+    async with Sandbox() as sandbox:
+        world = World(tmp_path, sandbox)
+        await world.run(rows)
+        plain = (tmp_path / "report" / "report.html").read_text("utf-8")
+        await world.sync(rows[80:], max_unbinds="100%")
+
+    write_forms(world.settings(), forms=["md"])
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    extract = (tmp_path / "report" / "report.md").read_text("utf-8").replace("\\_", "_")
+    assert "unbound.csv" not in plain
+    assert "that left the manifest" not in plain
+    assert "80 devices that left the manifest" in page
+    assert '<b>80</b><span class="name">unbound</span>' in page
+    assert "These are 50 of them" in page
+    assert "| unbound | 80 |" in extract
+    for told in (page, extract):
+        assert "unbound.csv" in told
+        assert sum(code in told for code, *_ in rows[:80]) == 50
+
+
 async def test_an_inbox_tells_of_a_leaver_that_failed(tmp_path):
     """No row of the file needs a person, and its device that stayed bound is told with why."""
     inbox, archive = tmp_path / "inbox", tmp_path / "done"

@@ -12,8 +12,10 @@ import pytest
 import structlog
 
 from bulkbind import logs
+from bulkbind.cli.running import configure_logs
 from bulkbind.errors import UsageError
 from bulkbind.logs import Sink, bound, configure, log_file, logger
+from bulkbind.settings import LogSettings
 
 
 @pytest.fixture(autouse=True)
@@ -134,3 +136,23 @@ def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path):
 
     with pytest.raises(UsageError, match=r"none/run\.log cannot be opened: No such file"):
         log_file(path)
+
+
+def test_the_loss_of_a_worker_is_a_sentence_where_nobody_asked_for_a_log(monkeypatch):
+    """On a terminal only: whoever asks for the form gets the event, without an empty host."""
+    lost = {"worker": 2, "pid": 7, "host": "", "why": "killed\x1b[2J", "rows": 1}
+    for form, host in ((None, ""), (None, "m7"), ("console", "")):
+        shown = io.StringIO()
+        monkeypatch.setattr(shown, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stderr", shown)
+        configure_logs(LogSettings.model_validate({"log_format": form}), is_quiet=False)
+        logger().warning("worker.lost", **lost | {"host": host})
+        [text] = shown.getvalue().splitlines()
+        structlog.reset_defaults()
+
+        assert "\x1b[2J" not in text
+        assert "host=" not in text
+        assert ("worker.lost" in text) is (form == "console")
+        if form is None:
+            assert text.startswith(f"note: worker 2{' on m7' if host else ''} is lost (killed")
+            assert text.endswith("1 row in its hands is looked for in the lists")

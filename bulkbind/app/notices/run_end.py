@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.model import NEEDS_PERSON, RunFacts, RunState
-from bulkbind.model.wording import counted, explained, share, verb, words
+from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
+from bulkbind.model.wording import counted, explained, share, to_agree, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report import as_json
 from bulkbind.report.measures import moment
@@ -22,7 +22,7 @@ from bulkbind.report.summary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from bulkbind.app.inbox import InboxFile, InboxResult
     from bulkbind.app.session.sending import RunResult
@@ -218,7 +218,7 @@ def _file(item: InboxFile, here: Here) -> list[str]:
     needing = ", ".join(why)
     rows = counted(sum(item.counts.values()), "rows")
     shown = item.facts.changes.newly_failed_rows or item.examples
-    cures = [f"    -> {words(status)}: {status.about.to_do}" for status in found]
+    cures = [f"    -> {words(status)}: {_cure(status, shown)}" for status in found]
     return [
         f"  {item.name}: {needing or 'none'} of {rows}; it is now",
         f"    {item.moved_to}",
@@ -226,6 +226,10 @@ def _file(item: InboxFile, here: Here) -> list[str]:
         *cures,
         *(f"    {line}" for line in item.leaver_lines),
     ]
+
+
+def _cure(status: Status, shown: Sequence[Example]) -> str:
+    return to_agree(*(r["why"] for r in shown if r["status"] == status)) or status.about.to_do
 
 
 def _went_well(here: Here) -> list[str]:

@@ -45,7 +45,8 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     and once more where it lacks something. On a terminal the number of devices has to be typed.
     What was cut off, even by kill -9, the same command goes on with. Given again later, it tries
     again what could not be unbound, and what was already gone. What the run had not sent yet is
-    withdrawn. What a run has unbound, of `bulkbind unbind`, is bound again in a run of its own.
+    withdrawn. What a run has unbound, of `bulkbind unbind`, is bound again in a run of its own;
+    `--yes-unbind 0` does so without a question.
 
     \b
     undo.csv   one line per device: unbound, already_gone, changed, failed or pending

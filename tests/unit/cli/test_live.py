@@ -162,3 +162,14 @@ async def test_workers_stand_below_the_pace(parts):
     assert plain(shown, terminal)[3] == "workers: 2 sending at 19.5/s and 19.5/s; 32 rows in hand"
     terminal.width = 30
     assert max(map(len, plain(shown, terminal))) <= 30
+
+
+async def test_all_is_done_only_when_all_is_done(parts):
+    """The last rows may take longest: 100 % is not said before them."""
+    shown, terminal = display(parts, 80)
+    shown.settled({"bound": 999}, [])
+    before = plain(shown, terminal)[0]
+    shown.settled({"bound": 1_000}, [])
+
+    assert "999 / 1,000  99 %" in before
+    assert "1,000 / 1,000  100 %" in plain(shown, terminal)[0]

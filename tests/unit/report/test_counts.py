@@ -17,6 +17,7 @@ from bulkbind.model import (
     EXTRA,
     NEEDS_PERSON,
     Changes,
+    Example,
     Forecast,
     Plan,
     PlanWord,
@@ -176,3 +177,29 @@ def test_what_may_have_been_sent_is_not_counted_as_sent(sent, more):
 
     assert f"{sent} requests in 1.0 s" in text
     assert ("at least" in text) is bool(more)
+
+
+def test_an_undo_with_doubt_names_the_report_that_tells_why():
+    """What no list can settle has its reasons and cures in the run's own report."""
+    told = undo_text(UndoSummary("r1", "done", {"unbound": 3}, 2))
+
+    assert "  -> `bulkbind report r1` tells why, and what to do" in told.splitlines()
+    assert "bulkbind report" not in undo_text(UndoSummary("r1", "done", {"unbound": 3}, 0))
+
+
+@pytest.mark.parametrize(
+    ("why", "cure"),
+    [
+        ("it lacks other devices known as bound, such as SN1", "`bulkbind adopt MANIFEST`"),
+        ("timeout no answer came", "the next run asks the server again"),
+    ],
+)
+def test_the_mail_of_an_inbox_says_what_settles_doubt(why, cure):
+    """Where a list lacks known devices, the next run alone would say the same again."""
+    example: Example = {"place": "a.csv:2", "status": "in_doubt", "why": why}
+    found = replace(inbox(1).files[0], counts={"in_doubt": 1}, examples=[example])
+
+    told = of_inbox(replace(inbox(1), files=(found,)), HERE).text
+
+    [line] = [line for line in told.splitlines() if line.startswith("    -> ")]
+    assert cure in line

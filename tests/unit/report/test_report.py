@@ -804,6 +804,41 @@ def test_the_page_has_a_row_for_each_worker(tmp_path):
     assert "<h3>Workers</h3>" not in pages[1]
 
 
+def test_the_page_says_which_part_its_charts_lack(tmp_path):
+    """What a killed process recorded of its pace went with it; a page without charts lacks none."""
+    part = {
+        "step_s": 1.0,
+        "settled": [5, 5],
+        "pace_per_s": [None, None],
+        "throttled": [0, 0],
+        "latency_edges_ms": [10, 20],
+        "latency": [5, 5, 0],
+    }
+    pages = []
+    for facts in ({"cut_offs": 2, "parts": [part]}, {"parts": [part]}, {"cut_offs": 2}):
+        run = FakeRun([CSV], ROWS)
+        write_html(tmp_path / "page.html", run, replace(run.summary(), facts=RunFacts(facts)))
+        pages.append((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+    assert "The charts lack what was sent until the run's process was killed, 2 times" in pages[0]
+    assert "The charts lack" not in pages[1] + pages[2]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_cut_off", "told"),
+    [
+        (RunState.SENDING, False, "sent: about 630 requests"),
+        (RunState.SENDING, True, "sent: 630 requests"),
+        (RunState.DONE, False, "sent: 630 requests"),
+    ],
+)
+def test_requests_of_a_run_that_sends_are_about_so_many(state, is_cut_off, told):
+    """They are told once a second, beside rows that are counted at that moment."""
+    facts = RunFacts({"requests": 630, "sending_s": 2.0})
+
+    assert told in as_text(summary_of(state=state, is_cut_off=is_cut_off, facts=facts))
+
+
 def summary_of(**given):
     """Return a summary of a run with a bit of everything."""
     reason = {
