@@ -329,6 +329,15 @@ def test_folders_patterns_and_profiles(tmp_path, run):
     assert "mine" in unknown
 
 
+def test_the_login_in_an_inventory_of_nornir_is_no_user(run, tmp_path):
+    """Its profile says so, else `username` would stop what `--user-id` is given for."""
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("r1: {hostname: a, username: root}\nr2: {username: admin}\n", encoding="utf-8")
+    run(hosts, "--config", CONFIG, "--profile", "nornir", "--user-id", "lab")
+
+    assert statuses(tmp_path / "out") == {"bound": 2}
+
+
 # --- files made by nobody here -------------------------------------------------------------------
 
 

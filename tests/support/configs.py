@@ -32,6 +32,7 @@ profiles:
     clean: names
   nornir:                   # inventories of Nornir and the like: the key is the device
     columns: {machine_code: "@key"}
+    ignore_columns: [username]  # the login on the device
     clean: names
   thingpark:                # ThingPark's import sheet, title rows before its header
     columns: {machine_code: LoRaWAN DevEUI, device_name: Device name, device_os: Device profile ID}
