@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FITS = {*IS_BOUND, Status.DUPLICATE, Status.INVALID}
 """How all rows of the earlier run must have ended."""
-_OWN = (Status.DUPLICATE, Status.INVALID)
+_OWN = _FITS.difference(IS_BOUND)
 _OF_ITS_OWN = f"r.status IN {codes(_OWN)}"
 _RANGE = "r.id BETWEEN :first AND :last"
 # Known as bound to its user, and in doubt nowhere: staging would mark it as skipped, and not as
