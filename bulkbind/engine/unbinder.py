@@ -68,10 +68,10 @@ if TYPE_CHECKING:
 
 LOCKED_S = 660.0
 """How long a device under a backup lock is tried again. Source: koodrive-api.md, 10 minutes."""
-CHUNK = 256
+CHUNK = 96
 """Bindings claimed at once; with all groups about a second of the pace at most, so that few are in
 question after a crash."""
-GROUPS_AT_ONCE = 4
+GROUPS_AT_ONCE = 12
 USERS_AT_ONCE = 16
 """Groups of users, and users by themselves, that are served at the same time."""
 _REPLACED = "still bound; another run took its run's place before it was unbound"
