@@ -10,7 +10,7 @@ import pytest
 
 from bulkbind.engine import Parts, Unbinder
 from bulkbind.engine.retry import Retries
-from bulkbind.engine.unbinder import CHUNK, _grouped
+from bulkbind.engine.unbinder import CHUNK, GROUPS_AT_ONCE, _grouped
 from bulkbind.ledger import UndoReader, reading
 from bulkbind.ledger.ledger import Unbindings
 from bulkbind.model import (
@@ -124,7 +124,7 @@ def test_users_share_a_claim_but_the_first():
     assert not list(_grouped({}, lambda: CHUNK, is_first_alone=True))
 
 
-@pytest.mark.parametrize(("per_s", "most"), [(8.0, 2), (0.5, 1), (None, 3)])
+@pytest.mark.parametrize(("per_s", "most"), [(2.0 * GROUPS_AT_ONCE, 2), (0.5, 1), (None, 3)])
 async def test_about_a_second_of_the_pace_is_claimed(bench, monkeypatch, per_s, most):
     """At a slow pace few are in question after a crash; else all of a group's are."""
     bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, per_s)

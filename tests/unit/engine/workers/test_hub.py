@@ -257,7 +257,7 @@ async def test_no_more_are_starting_at_a_time_than_the_driver_can_do_with():
 
 async def test_who_never_gets_ready_keeps_no_other_from_starting(monkeypatch):
     """A process that hangs as it starts says nothing, not even that it failed."""
-    monkeypatch.setattr(hub, "STARTING_S", 1.0)  # of real time
+    monkeypatch.setattr(hub, "STARTING_S", 0.5)  # of real time
     made = Bench(number=2, at_once=1)
     async with made.hub:
         await made.turn()
