@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from bulkbind.ledger import (
-    RunReader,
-    lines,
-    opening,
-    runs,
-    staging,
-    transitions,
-    unbinding,
-    upkeep,
-)
+from bulkbind.ledger import RunReader, runs, staging, transitions, unbinding, upkeep
 from bulkbind.ledger.lines import AT_ONCE
-from bulkbind.ledger.opening import connect, reading_at_once
-from bulkbind.ledger.store import get_meta, put_meta, span, transaction
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.store import span, transaction
 from bulkbind.model import (
     Attempt,
     CheckedRow,
@@ -285,69 +273,6 @@ def test_rows_are_told_in_parts_wherever_a_rule_is_broken(db, broken):
     run = confirmed(db, "large", rows)
 
     assert [row.line for row in told(db, run)] == list(range(len(rows)))
-
-
-@pytest.mark.parametrize("broken", [(), (3,), range(95, 205), (99, 100, 599)])
-def test_threads_put_the_same_lines_together(db, tmp_path, monkeypatch, broken):
-    """Whatever they find, in order; a reader that stops early leaves no thread behind."""
-    monkeypatch.setattr(lines, "BLOCK", 100)
-    rows = [invalid(n) if n in broken else valid(n, f"X{n}") for n in range(600)]
-    run = confirmed(db, "large", rows)
-    alone = [part for part in RunReader(db, run).lines() if part.rows]
-    path = tmp_path / "ledger.db"
-
-    with reading_at_once(path, threads=2) as (view, others):
-        reader = RunReader(view, run, others)
-        assert len(others) == 2
-        assert list(reader.lines()) == alone
-        with closing(reader.lines()) as parts:
-            assert next(parts) == alone[0]
-        assert not [each for each in threading.enumerate() if each.name.startswith("lines")]
-        others[0].close()
-        with pytest.raises(sqlite3.ProgrammingError):
-            list(reader.lines())
-
-
-def test_all_connections_see_one_moment_of_a_ledger_that_changes(db, tmp_path):
-    """Beside a run that commits all the time."""
-    path = tmp_path / "ledger.db"
-    is_over = threading.Event()
-
-    def change():
-        with closing(sqlite3.connect(path, isolation_level=None)) as own:
-            for number in itertools.count():
-                put_meta(own, "number", number)
-                if is_over.wait(0.001):
-                    return
-
-    with ThreadPoolExecutor() as pool:
-        changing = pool.submit(change)
-        try:
-            seen = []
-            for _ in range(100):
-                with reading_at_once(path, threads=2) as (view, others):
-                    numbers = [get_meta(each, "number") for each in (view, *others)]
-                assert len(set(numbers)) == 1
-                seen.append(len(others))
-        finally:
-            is_over.set()
-        changing.result()
-
-    assert set(seen) <= {0, 2}
-    assert 2 in seen
-    assert get_meta(db, "number")
-
-
-def test_a_ledger_that_changes_too_fast_is_read_by_one_connection(db, tmp_path, monkeypatch):
-    """Nothing waits for a moment without changes."""
-    monkeypatch.setattr(opening, "BEGIN_TRIES", 0)
-
-    with reading_at_once(tmp_path / "ledger.db", threads=2) as (view, others):
-        assert others == []
-        put_meta(db, "number", 1)
-        assert get_meta(view, "number") == 1
-        put_meta(db, "number", 2)
-        assert get_meta(view, "number") == 1
 
 
 def test_rows_whose_devices_are_all_new_are_told_as_among_others(db):
