@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
-from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, read_run, reading
+from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status, Waits
 from bulkbind.report.measures import left_s, rate_over_s
 
@@ -163,7 +163,8 @@ def write_report(
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """
-    with read_run(ledger_of(settings), settings.api.endpoint, run_id) as reader:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
+        reader = RunReader(db, find_run(db, run_id))
         folder = settings.out or Path("bulkbind-report") / reader.run_id()
         summary, files = report.write_report(reader, folder, goes_on)
         if attempts:
@@ -187,7 +188,8 @@ def write_forms(
     Raises: UsageError, LedgerError.
     """
     wanted = report.parse_filter(only)
-    with read_run(ledger_of(settings), settings.api.endpoint, run_id) as reader:
+    with reading(ledger_of(settings), settings.api.endpoint) as db:
+        reader = RunReader(db, find_run(db, run_id))
         summary = reader.summary()
         summary = replace(summary, goes_on=goes_on(summary.run_id))
         folder = settings.out or Path("bulkbind-report") / summary.run_id

@@ -23,7 +23,6 @@ from bulkbind.ledger.reading import (
     find_run,
     people,
     places_of,
-    read_run,
     run_names,
     went_well_at,
 )

@@ -8,10 +8,7 @@ together; the others are left to the view.
 from __future__ import annotations
 
 import json
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from bulkbind.ledger.store import CODES, int_of, shown_time, span, sql_list
 from bulkbind.model import GONE, Status
@@ -19,8 +16,7 @@ from bulkbind.model.fields import DETAILS, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Generator, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Generator, Iterator, Sequence
 
 AT_ONCE = 200
 """Rows that are put together: as many as are looked at again where one of them needs quotes."""
@@ -130,95 +126,26 @@ SELECT id FROM remarks WHERE id BETWEEN ?1 AND ?2
 """The rows of a range of which other tables say more, or something else."""
 
 
-_Range: TypeAlias = tuple[int, int, bool]
-"""The first and the last of rows that follow each other, and whether they are usual."""
-BLOCK = 5_000
-"""Rows that a thread puts together."""
-
-
-def lines(
-    db: sqlite3.Connection,
-    run: int,
-    names: Sequence[str],
-    others: Sequence[sqlite3.Connection] = (),
-) -> Generator[Part]:
-    """Yield all rows of a run, in order.
-
-    *names*: those of its sources; *others*: connections that see what *db* does, each for a thread
-    that reads ahead: SQLite works without Python's lock.
-    """
+def lines(db: sqlite3.Connection, run: int, names: Sequence[str]) -> Generator[Part]:
+    """Yield all rows of a run, in order. *names*: those of its sources."""
+    first, last = span(run)
+    last = int_of(db, "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id <= ?", (last,))
     named = json.dumps(names, ensure_ascii=False)
-    if not others:
-        for block in _blocks(db, run):
-            yield from _parts(db, block, names, named)
-        return
-    free: SimpleQueue[sqlite3.Connection] = SimpleQueue()
-    for other in others:
-        free.put(other)
-
-    def read(block: list[_Range]) -> list[Part]:
-        reader = free.get()
-        try:
-            return list(_parts(reader, block, names, named))
-        finally:
-            free.put(reader)
-
-    with ThreadPoolExecutor(len(others), "lines") as threads:
-        ahead: deque[Future[list[Part]]] = deque()
-        try:
-            for block in _blocks(db, run):
-                ahead.append(threads.submit(read, block))
-                if len(ahead) > 2 * len(others):
-                    yield from ahead.popleft().result()
-            while ahead:
-                yield from ahead.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
-
-
-def _parts(
-    db: sqlite3.Connection, block: Iterable[_Range], names: Sequence[str], named: str
-) -> Iterator[Part]:
     source = 0
-    for first, last, is_usual in block:
-        if not is_usual:
-            yield Part(first, last, last - first + 1, "")
-            continue
-        for begin in range(first, last + 1, AT_ONCE):
-            end = min(begin + AT_ONCE - 1, last)
+
+    def usual(until: int) -> Iterator[Part]:
+        nonlocal source
+        for begin in range(first, until + 1, AT_ONCE):
+            end = min(begin + AT_ONCE - 1, until)
             values = (begin, end, source, names[source], named)
             rows, last_source, text = db.execute(_USUAL, values).fetchone()
             if rows:
                 source = last_source  # which the next rows are mostly of, too
                 yield Part(begin, end, rows, text)
 
-
-def _blocks(db: sqlite3.Connection, run: int) -> Iterator[list[_Range]]:
-    """Yield the rows of a run in order, some `BLOCK` at once."""
-    block: list[_Range] = []
-    size = 0
-    for first, last, is_usual in _ranges(db, run):
-        block.append((first, last, is_usual))
-        size += last - first + 1
-        if size >= BLOCK:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
-
-
-def _ranges(db: sqlite3.Connection, run: int) -> Iterator[_Range]:
-    """Yield the rows of a run in order: usual ones and others, `BLOCK` at most."""
-    first, last = span(run)
-    last = int_of(db, "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id <= ?", (last,))
-
-    def usual(until: int) -> Iterator[_Range]:
-        for begin in range(first, until + 1, BLOCK):
-            yield begin, min(begin + BLOCK - 1, until), True
-
     for begin, end in _together(row for (row,) in db.execute(_UNUSUAL, (first, last))):
         yield from usual(begin - 1)
-        yield begin, end, False
+        yield Part(begin, end, end - begin + 1, "")
         first = end + 1
     yield from usual(last)
 

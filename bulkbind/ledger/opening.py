@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 import tempfile
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, Unreachable
 from bulkbind.settings import ledger_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from bulkbind.settings import Settings
 
@@ -141,18 +141,6 @@ def reading(path: Path, endpoint: str | None = None) -> Iterator[sqlite3.Connect
 
     Raises: NoLedgerError, LedgerError if it cannot be read.
     """
-    with reading_at_once(path, endpoint, threads=0) as (db, _):
-        yield db
-
-
-@contextmanager
-def reading_at_once(
-    path: Path, endpoint: str | None = None, *, threads: int
-) -> Iterator[tuple[sqlite3.Connection, list[sqlite3.Connection]]]:
-    """Open a ledger as `reading`; yield one connection, and one for each of some threads.
-
-    They see the same snapshot; there is none for threads where it changes too fast for that.
-    """
     none = "no run has been made against this endpoint yet"
     if not path.exists():
         raise NoLedgerError(f"there is no ledger {path}", hint=none)
@@ -163,45 +151,16 @@ def reading_at_once(
             if not _refuse_foreign(db, path):
                 raise NoLedgerError(f"ledger {path} is empty", hint=none)
             db.execute("PRAGMA busy_timeout = 10000")
-            with ExitStack() as opened:
-                others = [opened.enter_context(closing(_read_only(file))) for _ in range(threads)]
-                others = others if _begin_together(db, others) else []
-                if endpoint is not None:
-                    _refuse_other(db, path, endpoint)
-                yield db, others
+            db.execute("BEGIN")
+            if endpoint is not None:
+                _refuse_other(db, path, endpoint)
+            yield db
     except sqlite3.Error as error:
         raise translated(path, error) from error
 
 
-BEGIN_TRIES = 20
-"""A run that is sending commits every 25 ms, and to begin takes less than one."""
-
-
-def _begin_together(db: sqlite3.Connection, others: Sequence[sqlite3.Connection]) -> bool:
-    """Begin to read with all connections; return whether they see the same, else one alone reads.
-
-    What *db* sees has not changed from before the others saw it to after, so they see that, too.
-    """
-    for _ in range(BEGIN_TRIES if others else 0):
-        before = int_of(db, "PRAGMA data_version")
-        for each in (*others, db):
-            each.execute("BEGIN")
-            int_of(each, "SELECT count(*) FROM sqlite_schema")
-        if int_of(db, "PRAGMA data_version") == before:
-            return True
-        for each in (*others, db):
-            each.execute("ROLLBACK")
-    db.execute("BEGIN")
-    return False
-
-
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=ro",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def _refuse_foreign(db: sqlite3.Connection, path: Path) -> bool:

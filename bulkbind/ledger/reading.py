@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +12,10 @@ from bulkbind.clock import iso
 from bulkbind.errors import UsageError
 from bulkbind.ledger import changes, lines
 from bulkbind.ledger.lock import Holder, holder_of
-from bulkbind.ledger.opening import reading, reading_at_once
+from bulkbind.ledger.opening import reading
 from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import MOST_REASONS, LeaverReader
-from bulkbind.ledger.store import (
-    CODES,
-    OfRun,
-    View,
-    counts,
-    int_of,
-    marks,
-    of_status,
-    span,
-    sql_list,
-)
+from bulkbind.ledger.store import CODES, OfRun, counts, int_of, marks, of_status, span, sql_list
 from bulkbind.model import (
     GONE,
     IS_BOUND,
@@ -196,11 +184,6 @@ SELECT u, CASE status {_SHOWN_WORDS} END AS s, sum(n) AS n
 class RunReader(OfRun):
     """One run, as reports show it."""
 
-    def __init__(self, db: View, run: int, others: Sequence[View] = ()) -> None:
-        """*others*: see the same as *db*, for threads that help to read what is long."""
-        super().__init__(db, run)
-        self._others = others
-
     @cached_property
     def _counts(self) -> dict[Status, int]:
         """The number of rows by status: what has none is not looked for among all rows."""
@@ -240,7 +223,7 @@ class RunReader(OfRun):
 
         Their lines are empty where `cells` must be asked for them.
         """
-        return lines.lines(self._db, self._run, self._names(), self._others)
+        return lines.lines(self._db, self._run, self._names())
 
     def cells(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows between two ids, inclusive: id, source and values, each for itself.
@@ -418,18 +401,6 @@ class RunReader(OfRun):
                 # The reason is told already.
                 "detail": detail.replace(f" ({message})", "").removeprefix(f"{message}, "),
             }
-
-
-READERS = 2
-"""Threads that help to read a run for its report."""
-
-
-@contextmanager
-def read_run(path: Path, endpoint: str | None, run_id: str | None) -> Iterator[RunReader]:
-    """Open a ledger as `reading`; yield a run as `find_run` finds it, for what reads all of it."""
-    threads = READERS if (os.cpu_count() or 1) > 1 else 0
-    with reading_at_once(path, endpoint, threads=threads) as (db, others):
-        yield RunReader(db, find_run(db, run_id), others)
 
 
 def places_of(db: sqlite3.Connection, rows: Sequence[int]) -> list[str]:
