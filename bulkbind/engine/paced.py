@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.ports import Authorizer, Came, Client, Gate, Landed, Landing
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
-    from bulkbind.model import Device
+    from bulkbind.model import Device, Unbinding
 
 WITNESS_TRIES = 5
 """Inconclusive requests after which a witness counts as not served."""
@@ -204,19 +204,13 @@ class Paced:
         attempt = await self._exchange(user_id, send)
         return listing or Listing(attempt, None)
 
-    def unbind(
-        self, user_id: str, device_id: str, machine_code: str
-    ) -> Coroutine[Any, Any, Attempt]:
+    def unbind(self, item: Unbinding) -> Coroutine[Any, Any, Attempt]:
         """Unbind a device from its user. Raises: as `bind`."""
-        send = partial(self._client.unbind, user_id, device_id, machine_code)
-        return self._exchange(user_id, send)
+        return self._exchange(item.user_id, partial(self._client.unbind, item))
 
-    async def post_unbind(
-        self, user_id: str, device_id: str, machine_code: str, landed: Landed
-    ) -> bool:
+    async def post_unbind(self, item: Unbinding, landed: Landed) -> bool:
         """Send an unbind without waiting for its answer; otherwise as `post`."""
-        post = partial(self._client.post_unbind, user_id, device_id, machine_code)
-        return await self._post(user_id, post, landed)
+        return await self._post(item.user_id, partial(self._client.post_unbind, item), landed)
 
     async def _exchange(
         self,

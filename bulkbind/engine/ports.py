@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ServerLimit,
         TimeSpent,
         TimeUse,
+        Unbinding,
         Verdict,
     )
 
@@ -91,19 +92,10 @@ class Client(Protocol):
     async def list_devices(self, user_id: str, credential: Credential) -> Listing:
         """Read a user's list."""
 
-    async def unbind(
-        self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> Attempt:
+    async def unbind(self, item: Unbinding, credential: Credential) -> Attempt:
         """Send one unbind; an answer that names another device counts as no answer."""
 
-    def post_unbind(
-        self,
-        user_id: str,
-        device_id: str,
-        machine_code: str,
-        credential: Credential,
-        landed: Landed,
-    ) -> None:
+    def post_unbind(self, item: Unbinding, credential: Credential, landed: Landed) -> None:
         """Send one unbind, and have *landed* told what `unbind` would return."""
 
     async def call(self, call: SessionCall) -> Attempt:
@@ -173,12 +165,10 @@ class Api(Protocol):
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""
 
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:
+    async def unbind(self, item: Unbinding) -> Attempt:
         """Send one unbind. Raises: DrainedError as above."""
 
-    async def post_unbind(
-        self, user_id: str, device_id: str, machine_code: str, landed: Landed
-    ) -> bool:
+    async def post_unbind(self, item: Unbinding, landed: Landed) -> bool:
         """Send one unbind without waiting for its answer; see `Paced.post_unbind`."""
 
     def on_unasked(self, report: Callable[[int], None]) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 from itertools import chain, count, islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bulkbind.engine import proof
 from bulkbind.engine.decide import (
@@ -28,16 +27,12 @@ from bulkbind.engine.decide import (
 from bulkbind.engine.readback import Lists
 from bulkbind.engine.retry import jitter
 from bulkbind.engine.stop import DrainedError, StopReason
-from bulkbind.engine.volley import Volley
+from bulkbind.engine.unbind_requests import UnbindRequests
 from bulkbind.logs import logger
 from bulkbind.model import (
-    Accepted,
-    AlreadyBound,
     Attempt,
     AuthExpired,
-    ClockRefused,
     Listing,
-    NoAnswer,
     QuotaUsedUp,
     Record,
     Refused,
@@ -61,7 +56,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from bulkbind.engine.ports import Came, Parts
+    from bulkbind.engine.ports import Parts
     from bulkbind.engine.proof import Look
     from bulkbind.engine.retry import Retries
     from bulkbind.settings import ReadbackSettings, SendSettings
@@ -130,7 +125,6 @@ class Unbinder:
         on_settled: Callable[[Sequence[Unbinding]], None],
     ) -> None:
         """*on_settled*: called with unbindings once durable."""
-        self._api = parts.api
         self._unbindings = unbindings
         self._stop = parts.stop
         self._gate = parts.gate
@@ -141,9 +135,9 @@ class Unbinder:
         self._max_attempts = send.max_attempts
         self._max_wait_s = send.max_wait
         self._grace_s = send.grace
-        self._is_per_user = send.is_per_user
         self._on_settled = on_settled
         self._lists = Lists(parts.api, parts.stop, retries, send)
+        self._requests = UnbindRequests(parts, retries, send, halt=self._halt, settle=self._settle)
         self._is_proven = False
         self._locked: list[Unbinding] = []
         """What is under a backup lock, to be tried again."""
@@ -169,7 +163,7 @@ class Unbinder:
             shown: list[Unbinding] = []
             for (user_id, items), look in zip(users.items(), looks, strict=True):
                 if isinstance(look, str):
-                    self._settle([_ended(item, UnbindStatus.FAILED, look) for item in items])
+                    self._settle([item.end(UnbindStatus.FAILED, look) for item in items])
                 elif all(look.shows(item.machine_code, item.device_id) for item in items):
                     shown += items
                 else:
@@ -203,7 +197,7 @@ class Unbinder:
         if isinstance(looks, str):
             return  # it stays in doubt
         there = [item for item in left if looks[-1].shows(item.machine_code, item.device_id)]
-        self._settle([_ended(item, UnbindStatus.FAILED, _REPLACED) for item in there])
+        self._settle([item.end(UnbindStatus.FAILED, _REPLACED) for item in there])
 
     async def _wait_for_locks(self) -> None:
         """Try what is under a backup lock again, until it is unbound or has been for too long."""
@@ -265,9 +259,9 @@ class Unbinder:
             if first.shows(item.machine_code, item.device_id):
                 continue
             if isinstance(second, str):
-                _ended(item, UnbindStatus.FAILED, second)
+                item.end(UnbindStatus.FAILED, second)
             elif end := proof.unsent(item, (first, second)):
-                _ended(item, *end)
+                item.end(*end)
         return self._settle_ended(items)
 
     async def _unbind(self, items: list[Unbinding]) -> None:
@@ -358,7 +352,7 @@ class Unbinder:
     async def _unbind_chunk(self, items: Sequence[Unbinding]) -> list[Unbinding]:
         """Send for a chunk of bindings; return those that only the list can settle."""
         await self._unbindings.claim(items)
-        faults = await self._send_all(items)
+        faults = await self._requests.send_all(items)
         left = _staged(items)
         drained = any(isinstance(fault, DrainedError) for fault in faults) or self._stop.is_set
         if drained or not faults:
@@ -389,7 +383,7 @@ class Unbinder:
             if item.attempts < self._max_attempts
             and not looks[-1].shows(item.machine_code, item.device_id)
         ]
-        await _all(map(self._send, asked))
+        await _all(map(self._requests.send, asked))
         await self._settle_by_lists(user_id, _staged(asked))
 
     async def _look_up(self, user_id: str, items: list[Unbinding]) -> list[Unbinding]:
@@ -397,11 +391,11 @@ class Unbinder:
         with self._stop.outlasting():
             items, looks = await self._settle_by_lists(user_id, items)
         if isinstance(looks, str):
-            self._settle([_ended(item, UnbindStatus.FAILED, looks) for item in items])
+            self._settle([item.end(UnbindStatus.FAILED, looks) for item in items])
             return []
         for item in items:
             if not self._may_resend(item, looks[-1]):
-                _ended(item, *proof.unproven(item, looks))
+                item.end(*proof.unproven(item, looks))
         return self._settle_ended(items)
 
     async def _settle_by_lists(
@@ -420,7 +414,7 @@ class Unbinder:
             looks.append(look)
             for item in items:
                 if end := proof.by_lists(item, looks, codes):
-                    _ended(item, *end)
+                    item.end(*end)
             items = self._settle_ended(items)
         return items, looks
 
@@ -432,97 +426,6 @@ class Unbinder:
         is_listed = last.shows(item.machine_code, item.device_id)
         may_tell = proof.names_another(item) or (item.attempts == 1 and not is_listed)
         return may_tell and item.attempts < self._max_attempts
-
-    async def _send_all(self, items: Iterable[Unbinding]) -> list[BaseException]:
-        """Send as `_send` does, without a task for what its first answer settles.
-
-        Returns: What failed; the stop of the run, too.
-        """
-        volley = Volley()
-        with volley:
-            for item in items:
-                volley.leave()
-                if self._is_per_user and self._gate.is_far(item.user_id):
-                    volley.beside(self._send(item))  # the others need not wait for its turn
-                    continue
-                landed = partial(self._landed, volley, item)
-                try:
-                    is_posted = await self._api.post_unbind(
-                        item.user_id, item.device_id, item.machine_code, landed
-                    )
-                except Exception as error:  # noqa: BLE001  # what has left comes back first
-                    volley.back(error)
-                    break
-                if not is_posted:
-                    volley.beside(self._send(item))
-            await volley.all_back()
-        return volley.faults
-
-    def _landed(self, volley: Volley, item: Unbinding, came: Came) -> None:
-        """Judge what came of a first request."""
-        if volley.is_cut:
-            return
-        if not isinstance(came, Attempt):
-            volley.beside(self._send(item) if came is None else self._late(item, came))
-            return
-        try:
-            again = self._judge(item, came)
-        except Exception as error:  # noqa: BLE001  # a connection calls: the volley raises it
-            volley.back(error)
-            return
-        if again is None:
-            volley.back()
-        else:
-            volley.beside(self._go_on(item, again))
-
-    async def _late(self, item: Unbinding, came: Callable[[], Awaitable[Attempt | None]]) -> None:
-        attempt = await came()
-        if attempt is None:
-            await self._send(item)
-        else:
-            await self._go_on(item, self._judge(item, attempt))
-
-    async def _send(self, item: Unbinding) -> None:
-        """Send until the binding is gone, which is settled at once, or only the list can say so."""
-        await self._go_on(item, await self._once(item))
-
-    async def _once(self, item: Unbinding) -> Again | None:
-        attempt = await self._api.unbind(item.user_id, item.device_id, item.machine_code)
-        return self._judge(item, attempt)
-
-    async def _go_on(self, item: Unbinding, again: Again | None) -> None:
-        if again is not None:
-            once = partial(self._once, item)
-            await self._retries.until_done(again, lambda: item.attempts, once)
-
-    def _judge(self, item: Unbinding, attempt: Attempt) -> Again | None:
-        """Settle what an answer proves to be gone; return that it is sent again, if it is."""
-        item.last = attempt
-        self._halt(attempt)
-        match attempt.verdict:
-            case Accepted():
-                item.attempts += 1
-                if proof.unbound(item, attempt):
-                    self._settle([_ended(item, UnbindStatus.UNBOUND, "")])
-                else:
-                    item.was_sent = True
-                return None
-            case NoAnswer(names_another=True):
-                item.attempts += 1
-                item.was_sent = True
-                return None
-            case Refused() | AlreadyBound() | AuthExpired(is_users_own=True):
-                item.attempts += 1
-                return None
-            case Transient() | NoAnswer():
-                # It may have been carried out; sending it again does no harm.
-                item.attempts += 1
-                item.was_sent = True
-                return Again(backoff=True) if item.attempts < self._max_attempts else None
-            case Throttled() | ClockRefused() | Unreachable() | AuthExpired() | QuotaUsedUp():
-                return Again(backoff=False)
-            case _ as never:
-                assert_never(never)
 
     def _settle_ended(self, items: list[Unbinding]) -> list[Unbinding]:
         """Settle the items that have ended; return the others."""
@@ -594,8 +497,3 @@ def _set_up_is_wrong(attempt: Attempt) -> StopReason:
         hint="check endpoint, path, credentials and rights; nothing was unbound",
         is_endpoint_wrong=is_endpoint_wrong(attempt),
     )
-
-
-def _ended(item: Unbinding, status: UnbindStatus, detail: str) -> Unbinding:
-    item.status, item.detail = status, detail
-    return item

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bulkbind.clock import Clock
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
-    from bulkbind.model import Device
+    from bulkbind.model import Device, Unbinding
     from bulkbind.settings import ApiSettings
 
 ANSWER_CAP_BYTES = 1 << 20
@@ -197,35 +197,23 @@ class KooDrive:
         )
         return listing or Listing(attempt, None)
 
-    def unbind(
-        self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> Coroutine[Any, Any, Attempt]:
-        """Unbind a device from its user.
+    def unbind(self, item: Unbinding, credential: Credential) -> Coroutine[Any, Any, Attempt]:
+        """Unbind a device from its user; an answer that names another device is none."""
+        return self._send(*self._unbind(item, credential))
 
-        *machine_code*: the device's; an answer that names another one counts as no answer.
-        """
-        return self._send(*self._unbind(user_id, device_id, machine_code, credential))
-
-    def post_unbind(
-        self,
-        user_id: str,
-        device_id: str,
-        machine_code: str,
-        credential: Credential,
-        landed: Landed,
-    ) -> None:
+    def post_unbind(self, item: Unbinding, credential: Credential, landed: Landed) -> None:
         """Unbind a device from its user, and have *landed* told what `unbind` would return."""
-        self._post(*self._unbind(user_id, device_id, machine_code, credential), landed)
+        self._post(*self._unbind(item, credential), landed)
 
-    def _unbind(
-        self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> tuple[Outgoing, Judge]:
+    def _unbind(self, item: Unbinding, credential: Credential) -> tuple[Outgoing, Judge]:
+        device_id = item.device_id
+
         def judge(answer: Answer) -> Attempt:
-            return classify_unbind(answer, self._codes, device_id, machine_code)
+            return classify_unbind(answer, self._codes, device_id, item.machine_code)
 
         is_plain = device_id.isascii() and device_id.isalnum()
         part = f"/{device_id if is_plain else quote(device_id, safe='')}"
-        return self._request("DELETE", user_id, credential, part=part), judge
+        return self._request("DELETE", item.user_id, credential, part=part), judge
 
     async def knock(self) -> Attempt:
         """Send a request without credentials: any answer shows the server's clock."""

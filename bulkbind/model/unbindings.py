@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 from bulkbind.model.facts import RunFacts
 from bulkbind.model.rows import Claim, Device, Ended, Outcome
@@ -142,6 +142,11 @@ class Unbinding:
     def is_listed(self) -> bool:
         """Whether a row of its run lists it to be unbound, and so ends with it."""
         return self.kind is UnbindKind.LEAVE and self.row % _POSITIONS < BEYOND_ROWS
+
+    def end(self, status: UnbindStatus, detail: str = "") -> Self:
+        """Note how it ended; return it."""
+        self.status, self.detail = status, detail
+        return self
 
 
 _POSITIONS = 1 << 40

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bulkbind.engine import StopSignal
     from bulkbind.engine.ports import Came, Landed, Landing
-    from bulkbind.model import Device
+    from bulkbind.model import Device, Unbinding
     from bulkbind.pacing import Pacer
     from tests.support.fake_clock import FakeClock
 
@@ -255,18 +255,12 @@ class FakeServer:
         shown = {code: it for code, it in self.bindings[user_id].items() if code not in lacks}
         return Listing(attempt, shown)
 
-    async def unbind(self, user_id: str, device_id: str, machine_code: str) -> Attempt:  # noqa: ARG002  # the protocol's
-        return await self.answer_unbind(await self.pacer.permit(), user_id, device_id)
+    async def unbind(self, item: Unbinding) -> Attempt:
+        return await self.answer_unbind(await self.pacer.permit(), item.user_id, item.device_id)
 
-    async def post_unbind(
-        self,
-        user_id: str,
-        device_id: str,
-        machine_code: str,  # noqa: ARG002  # the protocol's
-        landed: Landed,
-    ) -> bool:
+    async def post_unbind(self, item: Unbinding, landed: Landed) -> bool:
         permit = await self.pacer.permit()
-        unbind = partial(self.answer_unbind, permit, user_id, device_id)
+        unbind = partial(self.answer_unbind, permit, item.user_id, item.device_id)
         if self.lands_late:
             landed(unbind)
         else:

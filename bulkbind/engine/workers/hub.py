@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bulkbind.engine.workers.messages import Failed, Hello, Ready, ToDriver
     from bulkbind.koodrive.auth.credential import Credential
     from bulkbind.koodrive.auth.renewing import SessionCall
-    from bulkbind.model import Device
+    from bulkbind.model import Device, Unbinding
 
 SILENT_BEATS = int(LEASE_S / BEAT_S) + 2
 """Beats in a row that must be missing while the driver itself is awake before a worker is buried:
@@ -174,22 +174,13 @@ class Hub:
         """Read a user's list."""
         return await self._local.list_devices(user_id, credential)
 
-    async def unbind(
-        self, user_id: str, device_id: str, machine_code: str, credential: Credential
-    ) -> Attempt:
+    async def unbind(self, item: Unbinding, credential: Credential) -> Attempt:
         """Send one unbind."""
-        return await self._local.unbind(user_id, device_id, machine_code, credential)
+        return await self._local.unbind(item, credential)
 
-    def post_unbind(
-        self,
-        user_id: str,
-        device_id: str,
-        machine_code: str,
-        credential: Credential,
-        landed: Landed,
-    ) -> None:
+    def post_unbind(self, item: Unbinding, credential: Credential, landed: Landed) -> None:
         """See `Client`."""
-        self._local.post_unbind(user_id, device_id, machine_code, credential, landed)
+        self._local.post_unbind(item, credential, landed)
 
     async def call(self, call: SessionCall) -> Attempt:
         """Send one call that renews a session."""

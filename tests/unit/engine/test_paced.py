@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkbind.engine.paced import Paced
-from bulkbind.model import Accepted, Attempt, AuthExpired, Device, Listing, NoAnswer, Throttled
+from bulkbind.model import (
+    Accepted,
+    Attempt,
+    AuthExpired,
+    Device,
+    Listing,
+    NoAnswer,
+    Throttled,
+    Unbinding,
+    UnbindKind,
+)
 from tests.support.fakes import OpenGate
 
 if TYPE_CHECKING:
@@ -110,12 +120,12 @@ class FakeClient:
         self.seen.append(f"list of {user_id} with {credential}")
         return Listing(self.attempts.pop(0), {})
 
-    async def unbind(self, user_id, device_id, machine_code, credential):  # noqa: ARG002  # the protocol's
-        self.seen.append(f"unbind {device_id} with {credential}")
+    async def unbind(self, item, credential):
+        self.seen.append(f"unbind {item.device_id} with {credential}")
         return self.attempts.pop(0)
 
-    def post_unbind(self, user_id, device_id, machine_code, credential, landed):  # noqa: ARG002  # the protocol's
-        self.seen.append(f"post unbind {device_id} with {credential}")
+    def post_unbind(self, item, credential, landed):
+        self.seen.append(f"post unbind {item.device_id} with {credential}")
         self.landed = landed
 
     def on_unasked(self, _):
@@ -215,7 +225,7 @@ async def test_leaving_lets_the_renewal_end_before_the_client():
     api, _, _, seen = paced()
 
     async with api:
-        await api.unbind("user_1", "id7", "SN_1")
+        await api.unbind(Unbinding(1, UnbindKind.UNDO, "user_1", "SN_1", "id7"))
 
     assert "unbind id7 with one" in seen
     assert seen[-2:] == ["close", "exit"]

@@ -96,10 +96,10 @@ class Local:
     async def list_devices(self, user_id, credential):
         raise NotImplementedError
 
-    async def unbind(self, user_id, device_id, machine_code, credential):
+    async def unbind(self, item, credential):
         raise NotImplementedError
 
-    def post_unbind(self, user_id, device_id, machine_code, credential, landed):
+    def post_unbind(self, item, credential, landed):
         raise NotImplementedError
 
     async def call(self, call):
