@@ -36,11 +36,11 @@ class ExitCode(IntEnum):
     NEEDS_PERSON = 1, "some rows need a person"
     DECLINED = 5, "declined: the question was answered no"
     NOT_STARTED = 2, "could not start"
-    STOPPED = 3, "stopped early and can go on"
+    STOPPED = 3, "stopped early, can be resumed"
     BUSY = 75, "another run holds the ledger"
     LEDGER = 4, "ledger or disk trouble"
-    INTERRUPTED = 130, "interrupted and can go on"
-    TERMINATED = 143, "interrupted and can go on"
+    INTERRUPTED = 130, "interrupted, can be resumed"
+    TERMINATED = 143, "interrupted, can be resumed"
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:

@@ -63,7 +63,7 @@ async def adjust(
     if run.holder.is_alive() is False:
         raise UsageError(
             f"run {run.summary.run_id} was cut off: its process is gone",
-            hint="`bulkbind resume` goes on with it, and takes the same options",
+            hint="`bulkbind resume` resumes it, and takes the same options",
         )
     at = iso(clock.utc_now())
     if why:

@@ -128,8 +128,8 @@ WHAT = _object(
         "concurrency": _whole("requests in flight at once"),
         "max_failures": _text("a number of devices, or a share as 5%", may_lack=True),
         "deadline": _text("how long it may take from then on, as 90s", may_lack=True),
-        "pause": _truth("it sends nothing until it is told to go on"),
-        "go": _truth("it goes on"),
+        "pause": _truth("it sends nothing until it is resumed"),
+        "go": _truth("it is resumed"),
         "drain": _truth("it ends"),
     },
 )
@@ -294,7 +294,7 @@ def _summary(more: Schema) -> Schema:
 
 
 def status() -> Schema:
-    """Return the schema of what `status` prints: the summary, and how it goes on."""
+    """Return the schema of what `status` prints: the summary, and its progress."""
     more = {
         "done": _whole("rows that have ended"),
         "per_s": _number("rows settled per second of late"),
@@ -366,7 +366,7 @@ def plan() -> Schema:
         "problems": _list({"type": "string"}, "the first rows that break a rule"),
         "rules": _RULES,
         "forecast": _object("what the run would cost", forecast),
-        "going_on": _text("the unfinished run that it would go on with", may_lack=True),
+        "going_on": _text("the unfinished run that it would resume", may_lack=True),
         "refused": _truth("whether nothing would be sent, as rows break a rule"),
         "first": _whole("a pilot of so many rows", may_lack=True),
         "left_out": LEFT_OUT,

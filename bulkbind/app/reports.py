@@ -159,7 +159,7 @@ def write_report(
     """Write a run's report files again; the newest run's unless *run_id* is given.
 
     *attempts*: also write `attempts.csv`, the attempts that were not accepted. *goes_on*: returns
-    the whole command that goes on with a run; empty: not known.
+    the whole command that resumes a run; empty: not known.
 
     Raises: UsageError if there is no such run, LedgerError if something cannot be read or written.
     """

@@ -399,7 +399,7 @@ async def _ready(  # noqa: PLR0917  # those of `bind_all`
         )
     )
     refuse_moved(plan, wanted)
-    session.listener.notice(f"going on with run {run_id}, which was not finished")
+    session.listener.notice(f"resuming run {run_id}, which was not finished")
     if not await may_go_on(session, ledger, number, plan):
         return declined(plan)
     if facts := noted(session):

@@ -131,7 +131,7 @@ async def _confirmed(
     """Return whether to unbind *devices* devices; a yes is durable."""
     state, to_unbind, in_doubt, moved, gone = await ledger.unbindings.undo_progress(run)
     if state in CAN_RESUME:
-        session.listener.notice(f"going on with the undo of run {run_id}, which was not finished")
+        session.listener.notice(f"resuming the undo of run {run_id}, which was not finished")
         return True
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
     if found.devices and devices is None and not session.listener.confirm_undo(found):

@@ -25,7 +25,7 @@ COMMANDS = {
     "plan": "show what run would do; nothing is sent",
     "run": "bind every device of the manifests; asks first on a terminal",
     "unbind": "unbind every device of the manifests; asks for their number first",
-    "resume": "go on with an unfinished run, from the ledger alone",
+    "resume": "resume an unfinished run, from the ledger alone",
     "status": "show where a run stands, also while it is sending",
     "adjust": "steer the run that is sending: slower, paused, ended",
     "history": "show what became of a device or of a user's devices, over all runs",

@@ -103,7 +103,7 @@ def command(
 
 
 def resume_of(summary: RunSummary, settings: Settings) -> str:
-    """Return the command that goes on with a run as that was told to go, where less is told.
+    """Return the command that resumes a run as that was told to go, where less is told.
 
     *settings*: those of this place.
     """

@@ -283,7 +283,7 @@ first = option(
     type=click.IntRange(min=1),
     metavar="N",
     help="a pilot of the first N rows that need sending; then it stops with 3, and the same "
-    "command without it goes on  [default: all]",
+    "command without it sends the rest  [default: all]",
 )
 
 takes_any = option(

@@ -139,7 +139,7 @@ def run_until_done(
     Args:
         work: Receives the signal to stop.
         first_words: Printed at the first signal.
-        next_step: Printed at the second one; empty: there is nothing to go on with.
+        next_step: Printed at the second one; empty: there is nothing to resume.
         grace_s: How long *work* may take to finish once it is stopping.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -52,13 +52,13 @@ def send(
     given: dict[str, Any], use_case: UseCase[RunResult], *, is_rehearsal: bool = False
 ) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
-    next_step = "" if is_rehearsal else "`bulkbind resume` goes on"
+    next_step = "" if is_rehearsal else "`bulkbind resume` resumes it"
     return _send(given, use_case, of_run, show, next_step=next_step, is_rehearsal=is_rehearsal)
 
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
-    next_step = f"go on with: {again()}"
+    next_step = f"resume with: {again()}"
     return _send(given, use_case, of_inbox, _show_inbox, next_step=next_step, is_inbox=True)
 
 
@@ -232,9 +232,9 @@ def _verb(summary: RunSummary) -> str:
 
 
 def _next_step(result: RunResult, summary: RunSummary) -> str:
-    """Return the command that goes on; where the endpoint is wrong, once that is mended."""
+    """Return the command that resumes it; where the endpoint is wrong, once that is mended."""
     if not result.is_endpoint_wrong:
-        return f"go on with: {command(['resume', summary.run_id])}"
+        return f"resume with: {command(['resume', summary.run_id])}"
     context = click.get_current_context()
     manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
     mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []

@@ -112,7 +112,7 @@ def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) ->
         return StopReason(
             f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
             f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
-            hint="it may be a limit per hour or day: go on later, or with a larger --max-wait",
+            hint="it may be a limit per hour or day: resume later, or with a larger --max-wait",
         )
     limit = ""
     match verdict:
@@ -131,7 +131,7 @@ def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) ->
     return StopReason(
         f"the server says that {what}{limit}, and waiting for it would take up to "
         f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
-        hint=f"go on after {moment}, or with a larger --max-wait",
+        hint=f"resume after {moment}, or with a larger --max-wait",
     )
 
 
@@ -166,7 +166,7 @@ def quota_used_up(attempt: Attempt, verdict: QuotaUsedUp) -> StopReason:
         else f"after {_moment(attempt, after_s)}"
     )
     return StopReason(
-        f"the gateway's quota is used up ({attempt.code}: {attempt.message})", hint=f"go on {when}"
+        f"the gateway's quota is used up ({attempt.code}: {attempt.message})", hint=f"resume {when}"
     )
 
 

@@ -258,7 +258,7 @@ class Writer:
                 return translated(self._path, error, is_untouched=False)
             return LedgerError(
                 f"ledger {self._path} could not be written: {error}",
-                hint="free the disk or mend its rights; the same command then goes on, and what "
+                hint="free the disk or mend its rights; then run the same command to resume. What "
                 "was in flight is settled by the server's list",
             )
         except Exception as error:  # noqa: BLE001  # the callers must not wait for ever
@@ -310,13 +310,13 @@ def rescue(db: sqlite3.Connection, path: Path) -> LedgerError:
     if target == path:
         return LedgerError(
             f"{what}; all that it held was put back there",
-            hint="`bulkbind resume` goes on, and what was in flight is settled by the server's "
+            hint="`bulkbind resume` resumes, and what was in flight is settled by the server's "
             "list; find out who deletes it",
         )
     command = f"bulkbind resume --ledger {shlex.quote(str(target))}"
     return LedgerError(
         f"{what}; all that it held is in {target}",
-        hint=f"another file stands in its place: `{command}` goes on",
+        hint=f"another file stands in its place: `{command}` resumes",
     )
 
 

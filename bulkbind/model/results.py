@@ -206,7 +206,7 @@ class RunSummary:
     digest: str = ""
     """Of the manifests."""
     goes_on: str = ""
-    """The whole command that goes on with it; empty: not known."""
+    """The whole command that resumes it; empty: not known."""
     superseded_by: str | None = None
     """Id of the run that took its place."""
     kind: RunKind = RunKind.BIND
@@ -245,7 +245,7 @@ class RunSummary:
     def needing(self) -> dict[Status, int]:
         """Rows that need a person, by status: those in doubt only once the run is done with them.
 
-        Whatever goes on with a run that was stopped looks them up.
+        Whatever resumes a run that was stopped looks them up.
         """
         is_settled = self.state is RunState.DONE
         return {

@@ -25,7 +25,7 @@ class UnbindFacts(StatusFacts):
 
 
 _PENDING = UnbindFacts(
-    meaning="not settled yet: the same command goes on", tone="wait", is_gone=False, is_pending=True
+    meaning="not settled yet: the same command resumes", tone="wait", is_gone=False, is_pending=True
 )
 
 

@@ -80,7 +80,7 @@ def write_report(
 
     With `sync`, `unbound.csv` as well, with one line per device that leaves.
 
-    *goes_on*: returns the command that goes on with a run.
+    *goes_on*: returns the command that resumes a run.
 
     Returns: The summary, and the files. Raises: LedgerError.
     """

@@ -162,7 +162,7 @@ def verdict(summary: RunSummary) -> dict[str, str]:
     """Return the sentence at the top of the page, and its tone."""
     text = sentence(summary)
     if summary.state is RunState.STOPPED:
-        text = f"Stopped, and can go on ({summary.stop_reason or 'it was stopped'}): {text}"
+        text = f"Stopped, can be resumed ({summary.stop_reason or 'it was stopped'}): {text}"
     return {"tone": tone(summary), "text": text}
 
 

@@ -176,7 +176,7 @@ def _leaves(leavers: Leavers) -> str:
 def _unfinished(plan: Plan) -> Iterator[str]:
     does = "run" if plan.kind is RunKind.BIND else "unbind"
     if plan.going_on:
-        yield f"run {plan.going_on} of these manifests is not finished: {does} goes on with it"
+        yield f"run {plan.going_on} of these manifests is not finished: {does} resumes it"
     if plan.replaces:
         run_id, left = plan.replaces
         yield (

@@ -178,7 +178,7 @@ def test_a_ledger_that_vanishes_while_sending_is_said(tmp_path, gone):
     assert_plain(
         stderr, "was deleted or replaced while it was in use; all that it held was put back"
     )
-    assert "going on with run" in again.stderr
+    assert "resuming run" in again.stderr
     assert not list(folder.glob(".*"))
 
 

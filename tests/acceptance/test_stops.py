@@ -67,7 +67,7 @@ def test_too_many_failures_stop_a_run_that_can_go_on(tmp_path):
 
     assert "devices have failed, which is as many as --max-failures 10% allows" in stopped.stderr
     told = stopped.stderr.splitlines()[-1]
-    assert told.startswith("go on with: bulkbind resume ")
+    assert told.startswith("resume with: bulkbind resume ")
     assert "--max-failures 10%" in told
     assert first["pending"] > 300
     assert first["failed"] >= 10

@@ -73,7 +73,7 @@ def test_the_display_is_torn_by_nothing(tmp_path):
     assert shown == ""  # the display was taken off the line on which the notice stands
     after = terminal.screen.rpartition("\x1b[2K")[2]
     assert " of 300 devices are bound: " in after.splitlines()[0]
-    assert "go on with: bulkbind resume" in after
+    assert "resume with: bulkbind resume" in after
 
 
 def walked(home, *command, path="/usr/bin:/bin"):

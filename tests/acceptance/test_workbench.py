@@ -310,7 +310,7 @@ def test_a_rehearsal_has_the_limits_and_faults_it_is_told(tmp_path):
 
     assert json.loads(limited.stdout)["requests_throttled"] > 0
     assert json.loads(faulty.stdout)["counts"]["failed"] > 10
-    assert "go on with" not in stopped.stderr
+    assert "resume with" not in stopped.stderr
 
 
 @pytest.mark.slow

@@ -168,7 +168,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path, endpoint, w
     ("status", "code", "after", "when"),
     [
         (405, "APIG.0501", None, "the gateway does not say when"),
-        (405, "APIG.0502", "3600", "go on after 20"),
+        (405, "APIG.0502", "3600", "resume after 20"),
     ],
     ids=["quota", "quota, told"],
 )
@@ -188,7 +188,7 @@ async def test_a_limit_per_day_says_when_to_go_on(tmp_path, message):
     async with server(answers(429, told("APIG.0308", f"throttled, {message}"))) as seen:
         result = await ran(tmp_path, seen.url)
 
-    assert_stopped(result, "longer than max_wait", "go on after 20")
+    assert_stopped(result, "longer than max_wait", "resume after 20")
     moment = re.search(r"after (\S{10} \S{8}) UTC,", result.hint)
     assert moment
     assert datetime.fromisoformat(moment[1]).replace(tzinfo=UTC) > datetime(2026, 1, 1, tzinfo=UTC)

@@ -113,7 +113,7 @@ async def test_what_was_before_a_limit_was_known_says_nothing_of_later(sending):
 async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     """What its process said last, and what it spent, in the lines of the summary."""
     found = told(sending)
-    lines = _lines(found, "what goes on")
+    lines = _lines(found, "resume it with")
 
     assert lines[0].startswith("ended: 75 of 400, the last at ")
     assert lines[1] == "sending: pid 1 on here"
@@ -140,7 +140,7 @@ async def test_it_says_how_workers_are_doing(sending):
     found = told(sending)
 
     line = "1 of 2 sending at 9/s; 7 rows in hand; worker 2 lost: ended by signal 9"
-    assert _lines(found, "what goes on")[3] == f"workers: {line}"
+    assert _lines(found, "resume it with")[3] == f"workers: {line}"
     assert as_json(found.summary)["workers"] == states
     text = "2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
     assert f"sent by: the run's own process with 5 rows, {text}" in as_text(found.summary)
@@ -165,8 +165,8 @@ async def test_while_the_endpoint_is_away_no_time_is_left(sending):
     found = told(sending)
 
     assert found.left_s is None
-    assert not any("left" in line for line in _lines(found, "what goes on"))
-    assert "waiting: the endpoint is away: refused" in _lines(found, "what goes on")
+    assert not any("left" in line for line in _lines(found, "resume it with"))
+    assert "waiting: the endpoint is away: refused" in _lines(found, "resume it with")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_a_run_whose_process_is_gone_is_cut_off(sending, pid, host, state)
     assert found.summary.shown_state == as_json(found.summary)["state"] == state
     assert [run["state"] for run in all_runs(sending.path)] == [state]
     assert found.is_sending == (state == "sending")
-    assert any(line.startswith("cut off: ") for line in _lines(found, "what goes on")) == (
+    assert any(line.startswith("cut off: ") for line in _lines(found, "resume it with")) == (
         state == "cut off"
     )
     assert f"run run: {state}, 400 rows" in as_text(found.summary)
@@ -263,7 +263,7 @@ async def test_an_undo_whose_process_is_gone_is_cut_off(tmp_path, pid, host, sta
     assert [run["undo"]["state"] for run in all_runs(bench.path)] == [state]
     assert f"  {shown}  " in listed
     assert f"3 pending ({state})" in as_text(found.summary)
-    goes_on = any("bulkbind undo run" in line for line in _lines(found, "what goes on"))
+    goes_on = any("bulkbind undo run" in line for line in _lines(found, "resume it with"))
     assert goes_on == (state == "cut off")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -209,8 +209,30 @@ async def test_the_display_says_what_is_waited_for(bench):
     assert 9.0 <= most_s <= 10.5  # two lists have to lack it
 
 
+async def test_the_display_says_until_when_a_silent_request_is_waited_for(bench):
+    """While others are sent: the run may last that much longer than its pace alone says."""
+    gauge = Gauge(bench.pacer, bench.clock, patience_s=lambda: 30.0)
+    bench.pacer.cap(1.0)
+    bench.server.planned.extend([None, MUTE])
+    seen: dict[str, datetime] = {}
+
+    async def watch():
+        while True:
+            seen.setdefault(gauge.trouble(), bench.clock.utc_now().astimezone())
+            await bench.clock.sleep(0.5)
+
+    watching = asyncio.create_task(watch())
+    await bench.ran(devices(12))
+    watching.cancel()
+
+    silent = "1 request without an answer for up to 5 s, waited for until "
+    words, at = next((words, at) for words, at in seen.items() if words.startswith(silent))
+    later = [at + timedelta(seconds=30 - 5 + about) for about in (-1, 0, 1)]
+    assert words.removeprefix(silent) in {f"{moment:%H:%M:%S}" for moment in later}
+
+
 async def test_what_a_killed_process_spent_is_kept(bench):
-    """It is told until the run is gone on with, and added to what the next process spends."""
+    """It is shown until the run is resumed, and added to what the next process spends."""
     live = LiveFacts({"run": 1, "began_at": "2026-11-23T12:00:00.000Z"})
     live.spent = RunFacts({"requests": 4, "sending_s": 3.0, "away_s": 3.0})
     async with bench.ledger() as ledger:

@@ -37,7 +37,7 @@ def test_a_code_without_a_meaning_cannot_be_made():
 def test_the_help_groups_the_meanings_by_number():
     """As the help prints them."""
     assert meanings().startswith("0 all well, 1 some rows need a person, 2 could not start, 3 ")
-    assert meanings().endswith(", 130/143 interrupted and can go on")
+    assert meanings().endswith(", 130/143 interrupted, can be resumed")
 
 
 def test_the_worst_code_counts():

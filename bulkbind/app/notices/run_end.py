@@ -238,8 +238,8 @@ def _went_well(here: Here) -> list[str]:
     return [f"last went well: {moment(here.went_well_at) or 'never'}"]
 
 
-_GO_ON = "the next run goes on where it stopped; to go on {when}:"
-_MENDED = "once that is mended, the next run goes on where it stopped; to go on then:"
+_GO_ON = "the next run resumes where it stopped; to resume {when}:"
+_MENDED = "once that is fixed, the next run resumes where it stopped; to resume then:"
 _AGAIN = "then run it again:"
 _HAS_COMMAND = re.compile(r"`([^` ]*/)?bulkbind ")
 """A hint that has the command, which may be called by its path."""

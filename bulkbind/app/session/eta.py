@@ -122,13 +122,15 @@ class Gauge:
     def trouble(self) -> str:
         """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""
         time = self._pacer.time
-        silent, first_s, _ = time.silent()
+        silent, first_s, last_s = time.silent()
         again, doubt = time.waits(TimeUse.BACKING_OFF).rows, time.waits(TimeUse.SETTLING).rows
+        until = self._moment(max(0.0, self._patience_s() - last_s))
         found = {
             TimeUse.BACKING_OFF: again and f"{counted(again, 'devices')} to be tried again",
             TimeUse.SETTLING: doubt and f"{counted(doubt, 'devices')} in doubt, to be looked up",
             TimeUse.SILENT: silent
-            and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s",
+            and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s, "
+            f"waited for until {until}",
         }
         said = time.now() if self.waits() else None
         return ", ".join(text for cause, text in found.items() if text and cause is not said)
@@ -136,7 +138,7 @@ class Gauge:
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
         if self._pacer.is_paused:
-            return "paused by an operator; `bulkbind adjust --go` goes on"
+            return "paused by an operator; `bulkbind adjust --go` resumes it"
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
             until = self._moment(closed_s)

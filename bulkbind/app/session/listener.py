@@ -42,7 +42,7 @@ class Listener:
         """Note that requests with credentials are about to leave; an error keeps them back."""
 
     def goes_on(self, run_id: str) -> str:  # noqa: ARG002  # for those who override it
-        """Return the whole command that goes on with a run; called from another thread."""
+        """Return the whole command that resumes a run; called from another thread."""
         return ""
 
     def confirm(self, plan: Plan) -> bool:  # noqa: ARG002  # for those who override it

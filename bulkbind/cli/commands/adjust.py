@@ -92,7 +92,7 @@ def _time(text: str) -> str:
     help="stop, exit 3, after this long from now (90s, 50m, 2h)",
 )
 @options.option("--pause", of="adjust", is_flag=True, help="send nothing until --go")
-@options.option("--go", of="adjust", is_flag=True, help="go on after --pause")
+@options.option("--go", of="adjust", is_flag=True, help="resume after --pause")
 @options.option(
     "--drain",
     of="adjust",

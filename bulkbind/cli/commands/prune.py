@@ -61,9 +61,9 @@ def command(
 ) -> None:
     """Delete what is old from the ledger and from the report folders.
 
-    What is needed to know that a device is bound stays, and so do rows in doubt and runs that can
-    go on: a pruned ledger sends nothing twice. A pruned run can be neither reported nor undone any
-    more. The ledger's file is written anew where that frees a quarter of it.
+    What is needed to know that a device is bound stays, and so do rows in doubt and runs that
+    can be resumed: a pruned ledger sends nothing twice. A pruned run can be neither reported nor
+    undone any more. The ledger's file is written anew where that frees a quarter of it.
 
     While a run holds the ledger, it ends with 75 and deletes nothing.
 

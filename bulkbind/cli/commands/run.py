@@ -176,10 +176,10 @@ def _inbox(
 def resume_command(
     run_id: str | None, *, first: int | None, yes_unbind: int | None, **given: Any
 ) -> None:
-    """Go on with the unfinished run, from the ledger alone; the manifest is not needed.
+    """Resume the unfinished run, from the ledger alone; the manifest is not needed.
 
-    RUN is its id or the beginning of it; without one, the run that can go on. What was being sent
-    when it was cut off is looked for in the server's lists first. Of an unbind of which only a
+    RUN is its id or the beginning of it; without one, the run that can be resumed. What was being
+    sent when it was cut off is looked for in the server's lists first. Of an unbind of which only a
     pilot was agreed to, the rest is asked for.
 
     \b

@@ -73,10 +73,10 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
     if summary.superseded_by is not None:
         lines.append(f"run {summary.superseded_by} took its place")
     elif summary.is_cut_off:
-        lines.append(f"cut off: its process ({who}) is gone; what goes on with it:")
+        lines.append(f"cut off: its process ({who}) is gone; resume it with:")
         lines.append(f"  {goes_on}")
     elif summary.state is RunState.STOPPED:
-        lines += ["what goes on with it:", f"  {goes_on}"]
+        lines += ["resume it with:", f"  {goes_on}"]
     elif found.is_sending:
         pace = pace_text(
             found.per_s,
@@ -94,7 +94,7 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
         were = verb(gone, "was", "were")
         lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
     if summary.undo and summary.undo["state"] == CUT_OFF:
-        lines.append("its undo was cut off: its process is gone; what goes on with it:")
+        lines.append("its undo was cut off: its process is gone; resume it with:")
         lines.append(f"  {command_here(['undo', summary.run_id])}")
     lines += [f"! {problem}" for problem in found.problems]
     return lines

@@ -50,8 +50,8 @@ def command(
 
     MANIFEST is read as by `run`. Only what this ledger has bound or adopted for that user is
     unbound, under the device id that it knows: the user's list is read first, and once more where
-    it lacks something. On a terminal the number of devices has to be typed. What was cut off, even
-    by kill -9, the same command goes on with, and so does `bulkbind resume`. What is unbound
+    it lacks something. On a terminal the number of devices has to be typed. The same command
+    resumes what was cut off, even by kill -9, and so does `bulkbind resume`. What is unbound
     already costs no request. `bulkbind undo` of such a run binds again what it unbound. A rehearsal
     binds the devices in its sandbox first.
 

@@ -43,7 +43,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
     RUN is its id or the beginning of it. Rows that were `already_bound` or `skipped` are left
     alone, and so is a device that somebody has bound anew since: the user's list is read first,
     and once more where it lacks something. On a terminal the number of devices has to be typed.
-    What was cut off, even by kill -9, the same command goes on with. Given again later, it tries
+    The same command resumes what was cut off, even by kill -9. Given again later, it tries
     again what could not be unbound, and what was already gone. What the run had not sent yet is
     withdrawn. What a run has unbound, of `bulkbind unbind`, is bound again in a run of its own;
     `--yes-unbind 0` does so without a question.
@@ -72,7 +72,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        next_step = f"go on with: {command_here(['undo', run_id])}"
+        next_step = f"resume with: {command_here(['undo', run_id])}"
         sys.exit(
             run_until_done(
                 work, first_words=DRAINING, next_step=next_step, grace_s=settings.send.grace
@@ -94,6 +94,6 @@ def _show(result: UndoResult, *, is_quiet: bool, is_json: bool) -> None:
         say("report: " + ", ".join(str(path) for path in result.files))
         say_hint(result.hint)
         if result.summary.state == RunState.STOPPED:
-            say(f"go on with: {command_here(['undo', result.summary.run_id])}")
+            say(f"resume with: {command_here(['undo', result.summary.run_id])}")
     if is_json:
         print_json(undo_json(result.summary))

@@ -67,9 +67,9 @@ def test_a_hint_is_whole_for_this_place():
         "--quiet",
     )  # fmt: skip
     with context_of(*line):
-        assert completed("`bulkbind resume` goes on") == (
+        assert completed("`bulkbind resume` resumes it") == (
             "`bulkbind resume --config koodrive-intl --endpoint https://a.example "
-            "--ledger 'my l.db' --out o` goes on"
+            "--ledger 'my l.db' --out o` resumes it"
         )
         assert completed("`bulkbind validate MANIFEST --all` lists them") == (
             "`bulkbind validate 'my fleet.csv' --all --config koodrive-intl "
@@ -126,7 +126,7 @@ def test_a_mail_names_files_in_full(tmp_path, monkeypatch):
 
 def test_a_mail_has_the_same_command_once():
     """Its last line has it, without `--quiet`, so the hint does not repeat it."""
-    hint = "free the disk; the same command then goes on"
+    hint = "free the disk; then run the same command to resume"
     with context_of("run", "f.csv", "--quiet"):
         assert completed(hint, is_absolute=True) == hint
 
@@ -163,5 +163,5 @@ def test_lines_stay_lines():
 
 def test_a_library_has_no_place():
     """Without a command line, a hint stays as it is."""
-    assert completed("`bulkbind resume` goes on") == "`bulkbind resume` goes on"
+    assert completed("`bulkbind resume` resumes it") == "`bulkbind resume` resumes it"
     assert here.MANIFEST in completed("`bulkbind validate MANIFEST --all`")

@@ -154,7 +154,12 @@ UNDONE = {"state": "done", "counts": {"unbound": 5}}
     ("state", "more", "tone", "words"),
     [
         (RunState.DONE, {}, "bad", "1 of 2 devices is bound: 1 now. 1 needs you."),
-        (RunState.STOPPED, {"stop_reason": "deadline"}, "wait", "can go on (deadline): 1 of 2"),
+        (
+            RunState.STOPPED,
+            {"stop_reason": "deadline"},
+            "wait",
+            "can be resumed (deadline): 1 of 2",
+        ),
         (RunState.SENDING, {}, "wait", "1 of 2 devices is bound"),
         (
             RunState.DONE,

@@ -24,7 +24,7 @@ PATH = "/a/path/without/any/blank/that/is/longer/than/the/screen/report.html"
         pytest.param("time: 3 s for a", 11, "time: 3 s\n  for a", id="below a label"),
         pytest.param(f"report: {PATH}", 40, f"report:\n  {PATH}", id="no path is broken"),
         pytest.param(
-            "go on with: bulkbind run b.csv --yes", 20, "go on with: bulkbind run b.csv --yes",
+            "resume with: bulkbind run b.csv --yes", 20, "resume with: bulkbind run b.csv --yes",
             id="no command is broken",
         ),
         pytest.param(
@@ -65,6 +65,6 @@ def test_where_there_is_no_room_nothing_but_the_mark_is_left(width):
 def test_a_command_is_not_broken():
     """In backticks, behind words, or on a line of its own: what is pasted must be one line."""
     command = "bulkbind resume 20261126-1 --endpoint https://a.example --ledger l.db"
-    for text in (f"the ledger is there; `{command}` goes on", f"go on with: {command}", command):
+    for text in (f"the ledger is there; `{command}` resumes", f"resume with: {command}", command):
         shown = fitted(text, 40)
         assert command in shown, shown

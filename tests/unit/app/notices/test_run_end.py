@@ -69,17 +69,17 @@ def test_a_mail_of_rows_that_need_a_person():
             "get a new token",
             [
                 "what to do: get a new token",
-                "the next run goes on where it stopped; to go on then:",
+                "the next run resumes where it stopped; to resume then:",
             ],
         ),
         (
-            "go on after 2026-11-26 00:00:00 UTC",
+            "resume after 2026-11-26 00:00:00 UTC",
             [
-                "what to do: go on after 2026-11-26 00:00:00 UTC",
-                "the next run goes on where it stopped; to go on then:",
+                "what to do: resume after 2026-11-26 00:00:00 UTC",
+                "the next run resumes where it stopped; to resume then:",
             ],
         ),
-        ("", ["the next run goes on where it stopped; to go on now:"]),
+        ("", ["the next run resumes where it stopped; to resume now:"]),
     ],
     ids=["token", "later", "nothing to do"],
 )
@@ -93,7 +93,7 @@ def test_a_mail_of_a_stop(hint, told):
     )
     lines = of_run(result, HERE).text.splitlines()
 
-    stopped = "stopped: the credentials are refused (exit 3: stopped early and can go on)"
+    stopped = "stopped: the credentials are refused (exit 3: stopped early, can be resumed)"
     assert lines[0] == f"{HEAD} {stopped}"
     assert lines[-len(told) - 1 :] == [*told, f"  {AGAIN}"]
 
@@ -107,7 +107,7 @@ def test_a_mail_of_a_wrong_endpoint_asks_to_mend_it_first():
 
     assert lines[-3:] == [
         "what to do: check `endpoint`",
-        "once that is mended, the next run goes on where it stopped; to go on then:",
+        "once that is fixed, the next run resumes where it stopped; to resume then:",
         f"  {AGAIN}",
     ]
 
