@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole loop on a local sandbox, in half a minute: plan, run with failures, read the report,
-# mend what failed, run again, verify, undo. Nothing real is touched.
+# fix what failed, run again, verify, undo. Nothing real is touched.
 #
 # Use: PATH="$PWD/.venv/bin:$PATH" samples/walk.sh [FOLDER]     the folder is kept, to look at
 set -euo pipefail
@@ -61,13 +61,13 @@ step "read the report: what failed, for a ticket"
 ends_with 0 bulkbind report --out first --format md --format jsonl --filter 'status=failed|invalid'
 cat first/report-filtered.md
 
-step "mend the misspelt one in failed.csv, and run exactly those rows"
+step "fix the misspelt one in failed.csv, and run exactly those rows"
 sed -i.bak 's/WALK-120/WALK120/' first/failed.csv
 [ "$(grep -c '' first/failed.csv)" = 7 ]
 ends_with 0 bulkbind run first/failed.csv --yes --quiet --out second
 grep -q '"bound": 6' second/summary.json
 
-step "the whole manifest again, mended as well: the ledger knows it all, nothing is sent"
+step "the whole manifest again, fixed as well: the ledger knows it all, nothing is sent"
 sed -i.bak 's/WALK-120/WALK120/' fleet.csv
 ends_with 0 bulkbind run fleet.csv --yes --quiet --out third
 grep -q '"skipped": 120' third/summary.json

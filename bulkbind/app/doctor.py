@@ -226,7 +226,7 @@ async def _calls(
             yield Finding("list call", "warn", "not made: no user is named", advice)
             return
         if wrong := why_no_value(USER.name, user_id, settings.manifest):
-            yield Finding("list call", "fail", f"user id {user_id!r}: {wrong}", "mend user_id")
+            yield Finding("list call", "fail", f"user id {user_id!r}: {wrong}", "fix user_id")
             return
         listed = await _list(api, user_id)
         yield _listed(user_id, listed)

@@ -52,7 +52,7 @@ class Proposal:
     """How a manifest would be read."""
 
     reads: ManifestSettings
-    """With the columns that are taken, and what mends names."""
+    """With the columns that are taken, and what fixes names."""
     names: tuple[str, ...]
     """The manifest's columns or keys."""
     is_table: bool

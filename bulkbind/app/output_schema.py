@@ -331,7 +331,7 @@ _RULES = _map(
                 ),
                 "the most frequent first",
             ),
-            "cures": _map(COUNT, "how many an option mends"),
+            "cures": _map(COUNT, "how many an option fixes"),
         },
     ),
     "by the rule's text",
@@ -404,7 +404,7 @@ def validate() -> Schema:
         "rule": _text("what is allowed"),
         "found": _text("what is wrong"),
         "hint": _text("the likely cause; may be empty"),
-        "cure": _text("the option that mends it; empty if none does"),
+        "cure": _text("the option that fixes it; empty if none does"),
     }
     change = place | {
         "column": _text("the column"),

@@ -232,13 +232,13 @@ def _verb(summary: RunSummary) -> str:
 
 
 def _next_step(result: RunResult, summary: RunSummary) -> str:
-    """Return the command that resumes it; where the endpoint is wrong, once that is mended."""
+    """Return the command that resumes it; where the endpoint is wrong, once that is fixed."""
     if not result.is_endpoint_wrong:
         return f"resume with: {command(['resume', summary.run_id])}"
     context = click.get_current_context()
     manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
     mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
-    return f"once it is mended: {command([_verb(summary), *manifests, *mended])}"
+    return f"once it is fixed: {command([_verb(summary), *manifests, *mended])}"
 
 
 def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:

@@ -258,7 +258,7 @@ class Writer:
                 return translated(self._path, error, is_untouched=False)
             return LedgerError(
                 f"ledger {self._path} could not be written: {error}",
-                hint="free the disk or mend its rights; then run the same command to resume. What "
+                hint="free the disk or fix its rights; then run the same command to resume. What "
                 "was in flight is settled by the server's list",
             )
         except Exception as error:  # noqa: BLE001  # the callers must not wait for ever

@@ -602,7 +602,7 @@ class _Document:
             self._more()
 
     def _is_seen(self, error: WrongJsonError) -> bool:
-        """Whether more text could not mend what is broken."""
+        """Whether more text could not fix what is broken."""
         if error.at is None:
             return True
         is_open = str(error).startswith("Unterminated")

@@ -121,7 +121,7 @@ class Fault(NamedTuple):
     """What is allowed, without the name of the field."""
 
 
-_MEND = "mend the formula, or enter the value itself"
+_MEND = "fix the formula, or enter the value itself"
 PLACEHOLDER = Fault(
     "a placeholder, not a value",
     "enter the value itself; --placeholders none takes it as it stands",

@@ -82,7 +82,7 @@ class UserTable:
             raise ManifestError(
                 f"the table of users {self._name} has broken rows, so nobody is looked up in it: "
                 f"{shown}{more}",
-                hint="mend the table, or export it again",
+                hint="fix the table, or export it again",
             )
         if not self._users:
             raise ManifestError(

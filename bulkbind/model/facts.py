@@ -235,7 +235,7 @@ class Changes(Facts):
     """Devices that need a person now and did not then; None: not compared."""
     newly_failed_rows = Fact[Sequence[Example]](())
     """Some of their rows."""
-    mended = Fact(0, words="mended")
+    mended = Fact(0, words="fixed")
     """Devices that needed a person then and are bound now."""
 
     def counted(self) -> list[tuple[int, str]]:

@@ -101,7 +101,7 @@ class BrokenRule:
     rule: str
     by_cause: dict[CauseKey, Cause] = field(default_factory=dict)
     cures: Counter[str] = field(default_factory=Counter)
-    """How many of the problems an option mends, by option."""
+    """How many of the problems an option fixes, by option."""
 
     @property
     def count(self) -> int:

@@ -55,7 +55,7 @@ class Problem:
     hint: str = ""
     """The likely cause and a fix; empty if unknown."""
     cure: str = ""
-    """The option that mends it, e.g. `--clean names`; empty if none does."""
+    """The option that fixes it, e.g. `--clean names`; empty if none does."""
 
     @property
     def cell(self) -> str:

@@ -45,7 +45,7 @@ _CODES = {
     "13000311": _Code("the user's cloud space is full", _ROOM),
     "13000410": _Code(
         "this user has no right to the cloud space",
-        "give that user the right, or mend the user id, then run failed.csv",
+        "give that user the right, or fix the user id, then run failed.csv",
     ),
     "13000412": _Code("the user's cloud space is not activated", _OPEN),
 }

@@ -25,8 +25,8 @@ _LEAST_VALUE = 8
 """Characters left of a value that is cut."""
 _CHARACTERS = " characters"
 _NAME_OF_CHARACTER = re.compile(r"(\(U\+[0-9A-F]{4,6}) [^)]*\)")
-_MEND = "mend them"
-_NO_CURE = f"no option mends these: {_MEND} where they stand"
+_MEND = "fix them"
+_NO_CURE = f"no option fixes these: {_MEND} where they stand"
 
 
 class _Detail(NamedTuple):
@@ -141,7 +141,7 @@ def _often(count: int) -> str:
 
 
 def _cure(broken: BrokenRule) -> str:
-    """Return what mends the problems of a rule, the last words on it."""
+    """Return what fixes the problems of a rule, the last words on it."""
     hints = _hints(broken)
     return _option(broken) or (hints.pop() if len(hints) == 1 else "") or _NO_CURE
 
@@ -152,7 +152,7 @@ def _hints(broken: BrokenRule) -> set[str]:
 
 def _option(broken: BrokenRule) -> str:
     return ", ".join(
-        f"{cure} mends {count:,} of {broken.count:,}" for cure, count in broken.cures.most_common()
+        f"{cure} fixes {count:,} of {broken.count:,}" for cure, count in broken.cures.most_common()
     )
 
 

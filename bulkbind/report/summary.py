@@ -259,7 +259,7 @@ def cure(kind: RunKind, reason: dict[str, Any]) -> str:
 
 
 def came_back(summary: RunSummary, files: Sequence[Path]) -> list[Path]:
-    """Return those of a report's files that are manifests to mend and run; none without rows."""
+    """Return those of a report's files that are manifests to fix and run; none without rows."""
     if not any(summary.counts.get(status) for status in COMES_BACK):
         return []
     return [path for path in files if path.name == "failed.csv" or path.parent.name == "failed"]
@@ -272,7 +272,7 @@ def files_text(summary: RunSummary, files: Sequence[Path]) -> Lines:
     left = [path for path in files if summary.leavers and path.name == "unbound.csv"]
     others = [path for path in files if path not in {*pages, *failed, *left}]
     told = [f"report: {path}" for path in pages]
-    told += [f"to mend or try again: {path}" for path in failed]
+    told += [f"to fix or try again: {path}" for path in failed]
     told += [f"what left the manifest: {path}" for path in left]
     told += [f"all rows, and more: {others[0].parent}"] if others else []
     return lines(told)

@@ -370,7 +370,7 @@ def test_another_manifest_withdraws_what_a_stopped_run_left(tmp_path, url):
     ids=["semicolon-utf-8-bom", "tab-utf-16"],
 )
 def test_a_mended_failed_csv_is_a_manifest(tmp_path, url, prefix, delimiter, encoding):
-    """failed.csv has the operator's own form; mended, the same options bind its rows."""
+    """failed.csv has the operator's own form; fixed, the same options bind its rows."""
     header = ["Größe", "Serial", "user_id", "Note"]
     rows = [
         ["1", f"{prefix}_1", "u1", "fine"],
@@ -386,11 +386,11 @@ def test_a_mended_failed_csv_is_a_manifest(tmp_path, url, prefix, delimiter, enc
     raw = failed.read_bytes()
     text = raw.decode(encoding)
     back = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    mended = text.replace(f"{prefix}-2", f"{prefix}_2").replace(
+    fixed = text.replace(f"{prefix}-2", f"{prefix}_2").replace(
         f"{prefix}_3{delimiter}", f"{prefix}_3{delimiter}u2"
     )
     with failed.open("w", encoding=encoding, newline="") as file:
-        file.write(mended)
+        file.write(fixed)
 
     bulkbind("run", failed, *common, "--out", "second", home=tmp_path, check=0)
 
@@ -423,8 +423,8 @@ def test_a_mended_failed_yaml_is_a_manifest(tmp_path, url):
     bulkbind("run", manifest, *common, "--out", "first", home=tmp_path, check=1)
     failed = tmp_path / "first/failed/fleet.yaml"
     text = failed.read_text(encoding="utf-8")
-    mended = text.replace("machine_code: YBACK-2", "machine_code: YBACK_2")
-    failed.write_text(mended.replace("device_os: iOS 17.2", "device_os: iOS 17"), encoding="utf-8")
+    fixed = text.replace("machine_code: YBACK-2", "machine_code: YBACK_2")
+    failed.write_text(fixed.replace("device_os: iOS 17.2", "device_os: iOS 17"), encoding="utf-8")
 
     bulkbind("run", failed, *common, "--out", "second", home=tmp_path, check=0)
 
@@ -530,7 +530,7 @@ def test_an_endpoint_that_is_away_stops_the_run(tmp_path):
     assert "cannot be reached" in done.stderr
     assert "hint: " in done.stderr
     told = done.stderr.splitlines()[-1]
-    assert told == f"once it is mended: bulkbind run {manifest} --endpoint URL --out report"
+    assert told == f"once it is fixed: bulkbind run {manifest} --endpoint URL --out report"
 
 
 @pytest.mark.slow
@@ -670,7 +670,7 @@ def test_validate_names_every_problem(tmp_path):
     ):
         assert group[0].strip() == f"1  {RULE[field]}"
         assert group[1].strip().startswith(f"bad.csv:3: {field} {value!r}: ")
-        assert group[2].strip().startswith("no option mends these")
+        assert group[2].strip().startswith("no option fixes these")
     assert len(done.stdout.splitlines()) == 6
     assert not (tmp_path / "bulkbind").exists()
 

@@ -63,7 +63,7 @@ def test_a_stopped_run_is_gone_on_with(home):
     assert (none.returncode, over.returncode, again.returncode) == (2, 2, 0)
     assert "error: no unfinished run in the ledger my l.db" in none.stderr
     assert f"error: run {words[1]} is finished" in over.stderr
-    assert "none of its rows is left to mend or try again" in over.stderr
+    assert "none of its rows is left to fix or try again" in over.stderr
     assert "failed.csv" not in over.stderr
 
 
@@ -145,7 +145,7 @@ def test_a_wrong_host_is_not_repeated(home):
     assert done.returncode == 3
     last = done.stderr.splitlines()[-1]
     assert last == (
-        "once it is mended: bulkbind run 'the fleet.csv' --endpoint URL --config "
+        "once it is fixed: bulkbind run 'the fleet.csv' --endpoint URL --config "
         "'my settings.yaml' --ledger 'my l.db' --out o"
     )
     with sandbox(home=home) as url:

@@ -105,7 +105,7 @@ def test_files_are_run_oldest_first_and_moved(tmp_path, inbox, url, fleet):
     assert done.stdout == ""
     assert f": {inbox}: 1 of 2 files needs you (exit 1: " in done.stderr.splitlines()[0]
     assert "old.csv:5  invalid: machine_code: only letters" in done.stderr
-    assert "-> invalid: mend the cell" in done.stderr
+    assert "-> invalid: fix the cell" in done.stderr
 
 
 @pytest.mark.slow

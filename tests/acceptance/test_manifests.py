@@ -272,7 +272,7 @@ GOOD_AND_BAD = [{"machine_code": "{0}1", "user_id": "u"}, {"machine_code": "{0}-
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "gz", "xlsx", "yaml", "jsonl", "json", "titled", "bare"])
 def test_rows_that_come_back_can_be_mended_and_run(tmp_path, run, form):
-    """In each format, what failed is mended where it stands and run with the same options."""
+    """In each format, what failed is fixed where it stands and run with the same options."""
     rows = [{k: v.format(form.upper()) for k, v in row.items()} for row in GOOD_AND_BAD]
     table = [list(rows[0]), *(list(row.values()) for row in rows)]
     text = "".join(",".join(cells) + "\n" for cells in table)
@@ -300,10 +300,10 @@ def test_rows_that_come_back_can_be_mended_and_run(tmp_path, run, form):
     [failed] = [p for p in (tmp_path / "out").rglob("*") if p.parent.name == "failed"] or [
         tmp_path / "out" / "failed.csv"
     ]
-    mended = tmp_path / f"mended{failed.suffix if failed.suffix != '.gz' else ''}"
-    mended.write_bytes(failed.read_bytes().replace(b"-2,", b"2,").replace(b'-2"', b'2"').replace(
+    fixed = tmp_path / f"fixed{failed.suffix if failed.suffix != '.gz' else ''}"
+    fixed.write_bytes(failed.read_bytes().replace(b"-2,", b"2,").replace(b'-2"', b'2"').replace(
         b"-2\n", b"2\n"))  # fmt: skip
-    run(mended, *options)
+    run(fixed, *options)
 
     assert statuses(tmp_path / "out") == {"bound": 1}
 

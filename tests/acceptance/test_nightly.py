@@ -74,15 +74,15 @@ def test_a_week_of_nights_says_what_is_new_and_nothing_else(tmp_path, url):
     assert lines[0] == mail.format("3 of 8 devices need you")
     assert lines[2].startswith("1 of them is new since run 2")
     assert lines[3].startswith("  fleet.csv:9  invalid: machine_code: ")
-    assert f"to mend or try again: {tmp_path / 'out/failed.csv'}" in lines
-    assert any(line.strip().startswith("-> mend the cell") for line in lines)
+    assert f"to fix or try again: {tmp_path / 'out/failed.csv'}" in lines
+    assert any(line.strip().startswith("-> fix the cell") for line in lines)
     assert any(re.match(r"last went well: 20\d\d-", line) for line in lines)
     assert lines[-1].startswith(f"  bulkbind run {tmp_path / 'fleet.csv'} --endpoint {url} ")
 
 
 @pytest.mark.slow
 def test_the_summary_tells_what_drifted(tmp_path):
-    """Newly failed and mended rows are counted, against the last finished run."""
+    """Newly failed and fixed rows are counted, against the last finished run."""
     manifest = write_csv(tmp_path / "fleet.csv", fleet(6))
     state = ("--state", str(tmp_path / "state.jsonl"))
     with sandbox("--fault", "business=1,count=2", *state, home=tmp_path) as served:

@@ -212,16 +212,16 @@ def test_a_reader_does_not_upgrade_a_ledger_that_a_run_of_an_older_version_holds
 
 
 def test_a_ledger_to_which_nothing_was_sent_takes_a_new_endpoint(place):
-    """A mistyped endpoint can be mended; once a row was sent, the ledger is that endpoint's."""
+    """A mistyped endpoint can be fixed; once a row was sent, the ledger is that endpoint's."""
     ledger = place / "state/ledger.db"
     with sandbox(home=place) as url, sandbox(home=place) as another:
         typo = bulkbind(*command(place, "http://127.0.0.1:1", ledger), home=place)
         plan = bulkbind(
             *("plan", place / "fleet.csv", "--endpoint", url, "--ledger", ledger), home=place
         )
-        mended = bulkbind(*command(place, url, ledger), home=place)
+        fixed = bulkbind(*command(place, url, ledger), home=place)
         later = bulkbind(*command(place, another, ledger), home=place)
 
-    assert (typo.returncode, plan.returncode, mended.returncode) == (3, 0, 0), plan.stderr
+    assert (typo.returncode, plan.returncode, fixed.returncode) == (3, 0, 0), plan.stderr
     assert later.returncode == 4
     assert f"belongs to {url}" in later.stderr

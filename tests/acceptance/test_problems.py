@@ -1,4 +1,4 @@
-"""Problems that people can act on: one screen, every one on demand, and cures that mend."""
+"""Problems that people can act on: one screen, every one on demand, and cures that fix."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_many_notices_leave_room_for_problems(tmp_path):
 
 @pytest.mark.slow
 def test_a_cure_mends_as_many_as_it_says(tmp_path):
-    """Each option that is offered is given, and what it was to mend is gone."""
+    """Each option that is offered is given, and what it was to fix is gone."""
     manifest = tmp_path / "fleet.csv"
     rows = [
         *(("A1", "u", "小米", ""), ("A2", "u", "Büro", "iOS 17.2"), ("A3", "", "", "")),
@@ -230,5 +230,5 @@ def test_a_run_that_is_refused_shows_the_same_groups(tmp_path):
     assert len(heads) == 3
     for text in (run, plan):
         assert [line for line in text.splitlines() if line in heads] == heads
-        assert "--clean names mends 333 of 333" in text
+        assert "--clean names fixes 333 of 333" in text
         assert text.count("\n") <= 22

@@ -251,7 +251,7 @@ async def test_a_stray_file_is_told_once_and_again_when_it_changes(tmp_path, inb
 
 
 async def test_a_file_that_becomes_readable_is_run(inbox, pass_over):
-    """It is tried each time: settings may have been mended meanwhile."""
+    """It is tried each time: settings may have been fixed meanwhile."""
     (inbox / "a.csv").write_text("Serial,user_id\nA1,u\n")
 
     first = await pass_over()
@@ -263,7 +263,7 @@ async def test_a_file_that_becomes_readable_is_run(inbox, pass_over):
 
 
 async def test_a_file_that_cannot_be_moved_holds_up_nobody(tmp_path, inbox, sandbox, pass_over):
-    """Told once, with its run; the others are run and moved; it is moved when that is mended."""
+    """Told once, with its run; the others are run and moved; it is moved when that is fixed."""
     taken = tmp_path / "done/with-problems"
     taken.parent.mkdir()
     taken.write_text("a file in the place of a folder")

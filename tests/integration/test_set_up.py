@@ -98,7 +98,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_refusals_of_one_kind_stop_a_run_after_a_handful(tmp_path, name):
-    """A few requests, one at a time; the setting is named; and with it mended the run goes on."""
+    """A few requests, one at a time; the setting is named; and with it fixed the run goes on."""
     handler, words, hint = REFUSALS[name]
     async with server(handler) as seen:
         result = await ran(tmp_path, seen.url)

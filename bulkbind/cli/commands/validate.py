@@ -155,7 +155,7 @@ def command(
 
     MANIFEST is a file (CSV, XLSX, YAML, JSON Lines, JSON, each also as .gz), a folder, a pattern in
     quotes, or - for standard input. Problems are printed by rule: how many, the causes, the first
-    ones with file, line, column and value, and what mends them; on one screen, unless --all,
+    ones with file, line, column and value, and what fixes them; on one screen, unless --all,
     --json or --problems asks for every one.
 
     \b

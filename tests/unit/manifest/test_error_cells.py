@@ -76,7 +76,7 @@ def test_error_in_a_field_is_a_problem_of_its_row(read, at, error):
         (3, Device("fallback", "SN2"), []),
     ]
     assert rows[0].problems[0].rule == f"{HEADER[at]}: {NO_VALUE}"
-    assert "mend the formula" in rows[0].problems[0].text
+    assert "fix the formula" in rows[0].problems[0].text
     kept = "odd (error of a formula)" if error == "odd" else error  # it comes back as CSV
     assert rows[0].cells == [*GOOD[:at], kept, *GOOD[at + 1 :]]
 

@@ -65,7 +65,7 @@ def test_error_of_a_formula_is_no_value(value):
 
     assert fault is not None
     assert fault.found == f"an error of a formula ({value})"
-    assert "mend the formula" in fault.hint
+    assert "fix the formula" in fault.hint
 
 
 def test_column_too_narrow_is_no_value():

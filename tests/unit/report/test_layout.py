@@ -19,7 +19,7 @@ PATH = "/a/path/without/any/blank/that/is/longer/than/the/screen/report.html"
             id="below its column",
         ),
         pytest.param("    e.g. abc b c", 12, "    e.g. abc\n         b c", id="an example"),
-        pytest.param("  -> mend the cell", 14, "  -> mend the\n     cell", id="an advice"),
+        pytest.param("  -> fix the cell", 14, "  -> fix the\n     cell", id="an advice"),
         pytest.param("! a.csv:2 SN1: failed", 15, "! a.csv:2 SN1:\n  failed", id="a problem"),
         pytest.param("time: 3 s for a", 11, "time: 3 s\n  for a", id="below a label"),
         pytest.param(f"report: {PATH}", 40, f"report:\n  {PATH}", id="no path is broken"),

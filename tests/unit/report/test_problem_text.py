@@ -34,16 +34,16 @@ def lines_of(*rows, most=20):
 
 
 def test_one_problem_takes_three_lines():
-    """The rule, the problem, and what mends it as the last word."""
+    """The rule, the problem, and what fixes it as the last word."""
     assert lines_of(("u", "A-1")) == [
         f"      1  {RULE}",
         f"         fleet.csv:2: machine_code 'A-1': {HYPHEN} at 2",
-        "         no option mends these: mend them where they stand",
+        "         no option fixes these: fix them where they stand",
     ]
 
 
 def test_a_thousand_equal_problems_take_no_more_than_five():
-    """The cure tells how many of the group it mends."""
+    """The cure tells how many of the group it fixes."""
     told = lines_of(*(("u", f"A{n}", f"Büro {n}") for n in range(1000)))
 
     assert told == [
@@ -51,7 +51,7 @@ def test_a_thousand_equal_problems_take_no_more_than_five():
         "         fleet.csv:2: device_name 'Büro 0': 'ü' (U+00FC) at 2",
         "         fleet.csv:3: device_name 'Büro 1': 'ü' (U+00FC) at 2",
         "         fleet.csv:4: device_name 'Büro 2': 'ü' (U+00FC) at 2",
-        "         --clean names mends 1,000 of 1,000",
+        "         --clean names fixes 1,000 of 1,000",
     ]
 
 
@@ -69,11 +69,11 @@ def test_causes_within_a_rule_are_counted():
 
 
 def test_what_mends_only_some_says_how_many():
-    """A user for all rows mends those that name none; a name without a letter stays."""
+    """A user for all rows fixes those that name none; a name without a letter stays."""
     told = "\n".join(lines_of((None, "A1"), ("u 1", "A2"), ("u", "A3", "é"), ("u", "A4", "小米")))
 
-    assert "--user-id ID mends 1 of 2" in told
-    assert "--clean names mends 1 of 2" in told
+    assert "--user-id ID fixes 1 of 2" in told
+    assert "--clean names fixes 1 of 2" in told
 
 
 def test_the_likely_cause_is_the_last_word_where_no_option_mends():

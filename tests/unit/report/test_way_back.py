@@ -79,7 +79,7 @@ def test_object_comes_back_letter_by_letter(back, line, form):
      '"\udcff"', '{"a":\t"\x01"}'],
 )  # fmt: skip
 def test_line_that_is_no_object_comes_back_behind_its_reason(back, line):
-    """A broken line stands as it was, so that it can be mended; its reason is no row."""
+    """A broken line stands as it was, so that it can be fixed; its reason is no row."""
     content = f'{{"machine_code": "A", "user_id": "u"}}\n{line}\n'
     rows, again, text = back("fleet.jsonl", content.encode("utf-8", "surrogateescape"))
 
@@ -159,7 +159,7 @@ def test_keys_of_devices_come_back(back):
 
 
 def test_defaults_come_back_also_with_a_broken_device(back):
-    """A device that is mended has the user that its document gave it."""
+    """A device that is fixed has the user that its document gave it."""
     for name, content in (
         ("f.json", '{"defaults": {"user_id": 1.0}, "devices": [{"x": 1, "x": 2}, 5]}'),
         ("f.yaml", "defaults: {user_id: 1.0}\ndevices: [{x: 1, x: 2}, 5]\n"),

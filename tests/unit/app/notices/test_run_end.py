@@ -56,7 +56,7 @@ def test_a_mail_of_rows_that_need_a_person():
         "run: r1 at https://koodrive.test",
         "manifest: /srv/fleet.csv",
         f"report: {Path('out/report.html').absolute()}",
-        f"to mend or try again: {Path('out/failed.csv').absolute()}",
+        f"to fix or try again: {Path('out/failed.csv').absolute()}",
         "then run it again:",
         f"  {AGAIN}",
     ]
