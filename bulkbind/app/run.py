@@ -9,7 +9,6 @@ import secrets
 import shlex
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +60,7 @@ from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import (
     COMES_BACK,
     Forecast,
+    GoodRows,
     Plan,
     PlanWord,
     RunFacts,
@@ -74,7 +74,7 @@ from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from bulkbind.ledger import Ledger, View
     from bulkbind.model import CheckedRow, Leavers
@@ -576,7 +576,7 @@ class Staging:
                 source,
                 manifest.source,
                 position,
-                chain.from_iterable(self._parts(source, position, manifest)),
+                self._rows(source, position, manifest),
                 rebind=self._session.settings.manifest.rebind,
                 keep_duplicates=self._session.settings.manifest.on_duplicate == "error",
                 move=self._session.settings.manifest.move,
@@ -593,16 +593,16 @@ class Staging:
         if fault := too_few(position + (left_out["rows"] if left_out else 0), reads):
             raise fault
 
-    def _parts(
+    def _rows(
         self, source: int, position: int, manifest: Manifest
-    ) -> Iterator[Iterable[CheckedRow]]:
-        """Yield the rows until the command stops, in parts. Raises: InterruptedRunError."""
+    ) -> Iterator[CheckedRow | GoodRows]:
+        """Yield the rows until the command stops. Raises: InterruptedRunError."""
         for rows in batches_of(manifest):
             if self._session.stop.is_set:
                 refuse_stopped(self._session)
             self._seen.add(source, position, rows)
             position += len(rows)
-            yield rows
+            yield from (rows,) if isinstance(rows, GoodRows) else rows
 
     def _on_batch(self, position: int) -> None:
         refuse_stopped(self._session)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import compress
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,8 @@ from bulkbind.ledger.store import (
     OPEN,
     ROW_TABLES,
     RUN_SHIFT,
+    THESE,
+    as_json,
     get_facts,
     int_of,
     marks,
@@ -34,49 +36,63 @@ from bulkbind.ledger.store import (
     stored_time,
     transaction,
 )
-from bulkbind.model import IS_UNCONFIRMED, CheckedRow, Refreshed, RunKind, RunState, Source, Status
+from bulkbind.model import (
+    IS_UNCONFIRMED,
+    CheckedRow,
+    GoodRows,
+    Refreshed,
+    RunKind,
+    RunState,
+    Source,
+    Status,
+)
 from bulkbind.model.fields import FIELDS, OPTIONAL
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
 BATCH = 10_000
 """Rows per transaction while staging."""
 
-# Each batch goes through temporary tables, so that SQLite processes it as a whole, in the order of
-# the manifest: devices get their numbers in that order, too, so that a run's rows lie together.
+# Devices get their numbers in the order of the manifest, so that a run's rows lie together. A batch
+# of new devices alone needs no more than those numbers; any other one goes through temporary
+# tables, so that SQLite processes it as a whole.
 # Precedence of states: invalid, duplicate, moved, in doubt (from another run), skipped.
-_BATCH_TABLES = (
-    f"batch (id INTEGER PRIMARY KEY, line, {ALL_FIELDS}, cells, changes)",
-    "placed (id INTEGER PRIMARY KEY, device, name)",
-)
-_VALUES = f"({marks(4 + len(FIELDS))})"
 TOGETHER = 50
 """Rows that are handed to SQLite at once: each hand-over releases and takes Python's lock."""
-_INSERT_BATCH = f"INSERT INTO batch VALUES {_VALUES}"  # noqa: S608  # constants
-_INSERT_MANY = f"INSERT INTO batch VALUES {', '.join([_VALUES] * TOGETHER)}"  # noqa: S608  # constants
-_NEW_USERS = """
-INSERT INTO users (user_id)
-SELECT DISTINCT user_id FROM batch WHERE user_id NOT IN (SELECT user_id FROM users)
-"""
-_NEW_DEVICES = f"""
-INSERT OR IGNORE INTO devices (user, machine_code, {", ".join(OPTIONAL)})
-SELECT u.user, b.machine_code, {optional_of("b")}
-  FROM batch b CROSS JOIN users u ON u.user_id = b.user_id ORDER BY b.id
-"""  # noqa: S608  # constants
+MOST_USERS = 50_000
+"""Users whose numbers are remembered while a manifest is staged."""
+_BATCH_TABLES = (
+    f"batch (id INTEGER PRIMARY KEY, line, user, machine_code, {', '.join(OPTIONAL)})",
+    "placed (id INTEGER PRIMARY KEY, device, name)",
+)
+_NEW_USERS = f"INSERT OR IGNORE INTO users (user_id) SELECT value FROM {THESE}"  # noqa: S608  # constants
+_USERS = f"SELECT user_id, user FROM users WHERE user_id IN {THESE}"  # noqa: S608  # constants
+_NEW = "device BETWEEN :new AND :newest"
+_NEW_DEVICE = f"OR IGNORE INTO devices (user, machine_code, {', '.join(OPTIONAL)})"
+_STAGE_NEW = (
+    f"""
+INSERT INTO stored_rows (id, device, source, line, name, status)
+SELECT device + :to_id, device, :source, device + :to_line, 0, {CODES[Status.STAGED]}
+  FROM devices WHERE {_NEW} ORDER BY device
+""",  # noqa: S608  # constants
+    f"INSERT INTO named (device, id) SELECT device, device + :to_id FROM devices WHERE {_NEW}",  # noqa: S608  # constants
+)
 _SAME_NAME = f"({optional_of('n')}) IS ({optional_of('b')})"
 _KNOWN_NAME = f"SELECT n.name FROM names n WHERE {_SAME_NAME} AND n.device"  # noqa: S608  # constants
 _PLACE = f"""
-INSERT INTO placed (id, device, name)
+INSERT OR REPLACE INTO placed (id, device, name)
 SELECT b.id, d.device, CASE WHEN ({optional_of("d")}) IS ({optional_of("b")}) THEN 0
                             ELSE ({_KNOWN_NAME} = d.device) END
-  FROM batch b CROSS JOIN users u ON u.user_id = b.user_id
- CROSS JOIN devices d ON d.machine_code = b.machine_code AND d.user = u.user
+  FROM batch b LEFT JOIN devices d ON d.machine_code = b.machine_code AND d.user = b.user
 """  # noqa: S608  # constants
-# Rows whose devices are all new: those have numbers that follow each other as the rows do.
-_PLACE_NEW = "INSERT INTO placed (id, device, name) SELECT id, ?1 - (?2 - id), 0 FROM batch"
+_UNPLACED = "b.id IN (SELECT id FROM placed WHERE device IS NULL)"
+_NEW_DEVICES = f"""
+INSERT OR IGNORE INTO devices (user, machine_code, {", ".join(OPTIONAL)})
+SELECT b.user, b.machine_code, {optional_of("b")} FROM batch b WHERE {_UNPLACED} ORDER BY b.id
+"""  # noqa: S608  # constants
 _NEW_NAMES = f"""
 INSERT INTO names (device, name, {", ".join(OPTIONAL)})
 SELECT device, coalesce((SELECT max(n.name) FROM names n WHERE n.device = p.device), 0)
@@ -95,16 +111,18 @@ SELECT p.id, p.device, :source, b.line, p.name,
        CASE WHEN n.id = p.id THEN {CODES[Status.STAGED]} ELSE {CODES[Status.DUPLICATE]} END
   FROM placed p JOIN batch b USING (id) JOIN named n ON n.device = p.device ORDER BY p.id
 """  # noqa: S608  # constants
-_STAGE_CELLS = f"""
-INSERT INTO cells (id, cells)
-SELECT b.id, b.cells FROM batch b JOIN stored_rows r USING (id)
- WHERE :keep_duplicates OR r.status <> {CODES[Status.DUPLICATE]} ORDER BY b.id
+_DUPLICATES = f"""
+SELECT id FROM stored_rows
+ WHERE id BETWEEN :first AND :last AND status = {CODES[Status.DUPLICATE]}
 """  # noqa: S608  # constants
-_STAGE_REMARKS = """
-INSERT INTO remarks (id, duplicate_of, changes, doubts, repeats, detail)
-SELECT p.id, CASE WHEN n.id <> p.id THEN n.id END, b.changes, 0, 0, ''
-  FROM placed p JOIN batch b USING (id) JOIN named n ON n.device = p.device
- WHERE n.id <> p.id OR b.changes NOT NULL ORDER BY p.id
+_REMARK_DUPLICATES = f"""
+INSERT INTO remarks (id, duplicate_of, doubts, repeats, detail)
+SELECT r.id, n.id, 0, 0, '' FROM stored_rows r JOIN named n ON n.device = r.device
+ WHERE r.id IN ({_DUPLICATES})
+"""  # noqa: S608  # constants
+_REMARK_CHANGE = """
+INSERT INTO remarks (id, changes, doubts, repeats, detail) VALUES (?, ?, 0, 0, '')
+    ON CONFLICT DO UPDATE SET changes = excluded.changes
 """
 _IS_STAGED = f"r.id BETWEEN :first AND :last AND r.status = {CODES[Status.STAGED]}"
 # A device that is also bound to this user is not moved.
@@ -249,7 +267,7 @@ def stage_manifest(  # noqa: PLR0917  # one value each, all needed
     source: int,
     form: Source,
     position: int,
-    rows: Iterable[CheckedRow],
+    rows: Iterable[CheckedRow | GoodRows],
     *,
     rebind: bool,
     keep_duplicates: bool = False,
@@ -262,15 +280,28 @@ def stage_manifest(  # noqa: PLR0917  # one value each, all needed
     with the position reached; an exception from it ends the staging.
     """
     add_source(db, run, source, form)
-    iterator = iter(rows)
+    writing = Writing(db)
     with relaxed(db):
-        while batch := list(islice(iterator, BATCH)):
+        for batch in _batches(rows):
             position = stage(
                 db, run, source, position, batch,
-                rebind=rebind, keep_duplicates=keep_duplicates, move=move,
+                rebind=rebind, keep_duplicates=keep_duplicates, move=move, writing=writing,
             )  # fmt: skip
             on_batch(position)
     return position
+
+
+def _batches(rows: Iterable[CheckedRow | GoodRows]) -> Iterator[list[CheckedRow | GoodRows]]:
+    batch: list[CheckedRow | GoodRows] = []
+    count = 0
+    for row in rows:
+        batch.append(row)
+        count += len(row) if isinstance(row, GoodRows) else 1
+        if count >= BATCH:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
 
 
 def stage(
@@ -278,33 +309,40 @@ def stage(
     run: int,
     source: int,
     position: int,
-    rows: Sequence[CheckedRow],
+    rows: Iterable[CheckedRow | GoodRows],
     *,
     rebind: bool,
     keep_duplicates: bool = False,
     move: bool = False,
+    writing: Writing | None = None,
 ) -> int:
     """Write a batch of rows in one transaction and return the position after the last one.
 
     *source* is the index of the manifest, *position* the 0-based position of the first row within
     the run. *rebind*: stage rows known to be bound, too. *keep_duplicates*: keep the cells of
-    duplicates, which may become invalid. *move*: stage the unbindings of moved devices.
+    duplicates, which may become invalid. *move*: stage the unbindings of moved devices. *writing*:
+    by what the batches before of the same manifest were written.
     """
-    first = (run << RUN_SHIFT) + position
-    valid: list[tuple[object, ...]] = []
+    first = number = (run << RUN_SHIFT) + position
+    valid = _Valid()
     broken: list[tuple[int, CheckedRow]] = []
-    for number, row in enumerate(rows, start=first):
-        if not (row.problems or row.left_out):
-            valid.append((number, row.line, *row.values, _cells(row), _changes(row)))
-        else:
+    for row in rows:
+        if isinstance(row, GoodRows):
+            valid.add_all(number, row)
+            number += len(row)
+            continue
+        if row.problems or row.left_out:
             broken.append((number, row))
+        else:
+            valid.add(number, row)
+        number += 1
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
-    values |= {"move": move, "first": first, "last": first + len(rows) - 1}
-    for table in _BATCH_TABLES:
-        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
+    values |= {"move": move, "first": first, "last": number - 1}
+    writing = writing or Writing(db)
     with transaction(db):
         _stage_broken(db, source, broken)
-        _stage_valid(db, valid, values)
+        if valid.ids:
+            writing.stage(valid, values)
         if kind_of(db, run) is RunKind.UNBIND:
             leaving.mark(db, values, takes_any=get_facts(db, "runs", run).takes_any)
         else:
@@ -314,33 +352,134 @@ def stage(
             "SELECT count(*) FROM stored_rows WHERE id BETWEEN ? AND ?",
             (first, values["last"]),
         )
-        if written != len(rows):
-            raise LedgerError(f"the ledger took {written} of {len(rows)} rows; none was kept")
-    return position + len(rows)
+        if written != number - first:
+            raise LedgerError(f"the ledger took {written} of {number - first} rows; none was kept")
+    return position + number - first
 
 
-def _stage_valid(
-    db: sqlite3.Connection, valid: list[tuple[object, ...]], values: Mapping[str, int]
-) -> None:
-    """Write rows that keep every rule: staged, or duplicates of the first row of their device."""
-    db.execute("DELETE FROM batch")
-    db.execute("DELETE FROM placed")
-    whole = len(valid) // TOGETHER * TOGETHER
-    some = (chain.from_iterable(valid[n : n + TOGETHER]) for n in range(0, whole, TOGETHER))
-    db.executemany(_INSERT_MANY, map(tuple, some))
-    db.executemany(_INSERT_BATCH, valid[whole:])
-    db.execute(_NEW_USERS)
-    made = db.execute(_NEW_DEVICES)
-    if made.rowcount == len(valid) == values["last"] - values["first"] + 1:
-        db.execute(_PLACE_NEW, (made.lastrowid, values["last"]))
-    else:
-        db.execute(_PLACE)
-    if int_of(db, "SELECT EXISTS (SELECT 1 FROM placed WHERE name IS NULL)"):
-        db.execute(_NEW_NAMES)
-        db.execute(_NAME_PLACED)
-    db.execute(_NAME_DEVICES)
-    for statement in (_STAGE, _STAGE_CELLS, _STAGE_REMARKS):
-        db.execute(statement, values)
+class _Valid:
+    """The rows of a batch that keep every rule, column by column."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.lines: list[int] = []
+        self.values: list[list[str | None]] = [[] for _ in FIELDS]
+        self.cells: list[str] = []
+        self.changes: list[tuple[int, str]] = []
+        """What cleaning did to rows, by id."""
+
+    def add_all(self, first: int, rows: GoodRows) -> None:
+        """Add rows that follow each other, from an id on."""
+        self.ids += range(first, first + len(rows))
+        self.lines += rows.lines
+        for column, values in zip(self.values, rows.values, strict=True):
+            column.extend(values)
+        self.cells += _all_cells(rows)
+
+    def add(self, number: int, row: CheckedRow) -> None:
+        """Add a row with its id."""
+        self.ids.append(number)
+        self.lines.append(row.line)
+        for column, value in zip(self.values, row.values, strict=True):
+            column.append(value)
+        self.cells.append(_cells(row))
+        if changes := _changes(row):
+            self.changes.append((number, changes))
+
+    @property
+    def follow_each_other(self) -> bool:
+        """Whether each has the id and the line after those of the row before."""
+        return _are_counted(self.ids) and _are_counted(self.lines)
+
+
+def _are_counted(numbers: list[int]) -> bool:
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+class Writing:
+    """Writes the rows of a manifest that keep every rule, batch by batch.
+
+    They are staged, or duplicates of the first row of their device.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._users: dict[str | None, int] = {}
+        """The numbers of the last ones."""
+        self._are_new = not int_of(db, "SELECT EXISTS (SELECT 1 FROM devices)")
+        """Whether most devices of the batch before were; at first, whether all must be."""
+        for table in _BATCH_TABLES:
+            db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table}")
+
+    def stage(self, valid: _Valid, values: Mapping[str, int]) -> None:
+        """Write a batch, in the caller's transaction. *values*: as for the statements."""
+        count = len(valid.ids)
+        users, codes, *optional = valid.values
+        devices: list[Sequence[object]] = [self._numbers_of(users), codes, *optional]
+        made = self._insert(_NEW_DEVICE, devices) if self._are_new else 0
+        self._are_new = made * 2 >= count
+        if made == count and valid.follow_each_other:
+            newest = int_of(self._db, "SELECT max(device) FROM devices")
+            new = newest - count + 1
+            to_id, to_line = valid.ids[0] - new, valid.lines[0] - new
+            found = {**values, "new": new, "newest": newest, "to_id": to_id, "to_line": to_line}
+            for statement in _STAGE_NEW:
+                self._db.execute(statement, found)
+        else:
+            made += self._place(valid, devices)
+            self._are_new = made * 2 >= count
+            for statement in (_NAME_DEVICES, _STAGE, _REMARK_DUPLICATES):
+                self._db.execute(statement, values)
+        self._db.executemany(_REMARK_CHANGE, valid.changes)
+        self._stage_cells(valid, values)
+
+    def _place(self, valid: _Valid, devices: Sequence[Sequence[object]]) -> int:
+        """Find or make the device of each row, and its name; return how many were made."""
+        self._db.execute("DELETE FROM batch")
+        self._db.execute("DELETE FROM placed")
+        self._insert("INTO batch", (valid.ids, valid.lines, *devices))
+        self._db.execute(_PLACE)
+        made = 0
+        if int_of(self._db, "SELECT EXISTS (SELECT 1 FROM placed WHERE device IS NULL)"):
+            made = self._db.execute(_NEW_DEVICES).rowcount
+            self._db.execute(f"{_PLACE} WHERE {_UNPLACED}")
+        if int_of(self._db, "SELECT EXISTS (SELECT 1 FROM placed WHERE name IS NULL)"):
+            self._db.execute(_NEW_NAMES)
+            self._db.execute(_NAME_PLACED)
+        return made
+
+    def _stage_cells(self, valid: _Valid, values: Mapping[str, int]) -> None:
+        ids, cells = valid.ids, valid.cells
+        without = set() if values["keep_duplicates"] else set(self._db.execute(_DUPLICATES, values))
+        if without:
+            kept = [(row,) not in without for row in ids]
+            ids, cells = list(compress(ids, kept)), list(compress(cells, kept))
+        self._insert("INTO cells (id, cells)", (ids, cells))
+
+    def _numbers_of(self, user_ids: Sequence[str | None]) -> list[int]:
+        """Return the numbers of users; new ones get one."""
+        if unknown := dict.fromkeys(user_ids).keys() - self._users.keys():
+            if len(self._users) + len(unknown) > MOST_USERS:
+                self._users.clear()
+            these = as_json([user for user in dict.fromkeys(user_ids) if user not in self._users])
+            self._db.execute(_NEW_USERS, (these,))
+            self._users.update(self._db.execute(_USERS, (these,)))
+        return list(map(self._users.__getitem__, user_ids))
+
+    def _insert(self, into: str, columns: Sequence[Sequence[object]]) -> int:
+        """Insert rows, given column by column; return how many were inserted."""
+        width = len(columns)
+        values: list[object] = [None] * (width * len(columns[0]))
+        for at, column in enumerate(columns):
+            values[at::width] = column
+        inserted = 0
+        whole = len(values) // (width * TOGETHER) * width * TOGETHER
+        for rows, begin, end in ((TOGETHER, 0, whole), (1, whole, len(values))):
+            insert = f"INSERT {into} VALUES {', '.join([f'({marks(width)})'] * rows)}"  # noqa: S608  # constants
+            step = width * rows
+            some = (values[at : at + step] for at in range(begin, end, step))
+            inserted += self._db.executemany(insert, some).rowcount
+        return inserted
 
 
 def _stage_broken(
@@ -395,6 +534,19 @@ def _cells(row: CheckedRow) -> str:
     if isinstance(row.cells, dict):
         return json.dumps(row.cells)
     return f"[{','.join(map(encode_basestring_ascii, row.cells))}]"
+
+
+def _all_cells(rows: GoodRows) -> list[str]:
+    """Return the same of many rows, mostly by encoding all at once, which is much faster."""
+    if rows.texts is not None:
+        return list(map(encode_basestring_ascii, rows.texts))
+    cells = list(rows.cells())
+    text = "\n".join(map("\t".join, cells))
+    marks_within = "\\" in text or text.count("\n") >= len(cells)
+    if marks_within or text.count("\t") != len(cells) * (len(cells[0]) - 1):
+        return [f"[{','.join(map(encode_basestring_ascii, row))}]" for row in cells]
+    encoded = encode_basestring_ascii(text).replace(r"\t", '","').replace(r"\n", '"]\n["')
+    return f"[{encoded}]".split("\n")
 
 
 def _problems(row: CheckedRow) -> tuple[str, str, str]:

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 from bulkbind.app.loop import MOST_UNCOLLECTED
 from bulkbind.clock import SystemClock
 from bulkbind.ledger import Ledger
-from bulkbind.manifest import Manifest, open_manifest
-from bulkbind.model import Accepted, Attempt, Claim, Outcome, Status
+from bulkbind.manifest import Manifest, batches_of, open_manifest
+from bulkbind.model import Accepted, Attempt, Claim, GoodRows, Outcome, Status
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import say, write_json
 from tests.support.manifests import fleet, write_csv
@@ -42,9 +42,12 @@ async def stage(ledger: Ledger, manifest: Manifest) -> int:
     """Stage a manifest as a confirmed run and return the run's number."""
     names = ("run_id", "digest", "created_at", "operator", "host", "pid", "version")
     run = await ledger.begin({**dict.fromkeys(names, "0"), "settings": json.dumps({})})
-    await ledger.stage(
-        run, 0, manifest.source, 0, manifest.rows(), rebind=False, on_batch=lambda _: None
+    rows = (
+        row
+        for part in batches_of(manifest)
+        for row in ((part,) if isinstance(part, GoodRows) else part)
     )
+    await ledger.stage(run, 0, manifest.source, 0, rows, rebind=False, on_batch=lambda _: None)
     await ledger.ready(run)
     await ledger.confirm(run)
     return run

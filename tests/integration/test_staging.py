@@ -1,0 +1,117 @@
+"""Staging many rows at once says of each what staging it alone says."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import groupby
+from random import Random
+
+import pytest
+
+from bulkbind.ledger import staging
+from bulkbind.ledger.opening import connect
+from bulkbind.ledger.staging import Writing
+from bulkbind.model import Change, CheckedRow, GoodRows
+from tests.integration.test_ledger import (
+    ENDPOINT,
+    FORM,
+    claimed,
+    invalid,
+    settle,
+    staged,
+    valid,
+    values as run_values,
+)
+from tests.support.rows import values
+
+TOLD = (
+    "SELECT * FROM rows ORDER BY id", "SELECT * FROM stored_rows ORDER BY id",
+    "SELECT * FROM devices ORDER BY device", "SELECT * FROM users ORDER BY user",
+    "SELECT * FROM names ORDER BY device, name", "SELECT * FROM unbindings",
+)  # fmt: skip
+CELLS = ("x", "a\tb", "a\\tb", "a\\nb", 'say "so"', "ü\udcff", "a\nb", "")
+
+
+def manifest(chance, count, codes, odd=0.05):
+    """Return rows, some of which repeat others or are named otherwise.
+
+    *odd*: the share of those that are cleaned, broken, or of two lines.
+    """
+    rows = []
+    line = 2
+    for _ in range(count):
+        code = f"SN{chance.randrange(codes)}"
+        name = chance.choice(("Van", "Van", "Bus", None))
+        own = values(f"u{chance.randrange(3)}", code, name)
+        changes = (Change("name", "Bus!", "Bus"),) if chance.random() < odd else ()
+        row = CheckedRow(line, [code, chance.choice(CELLS), "z"], own, (), changes)
+        rows.append(invalid(line) if chance.random() < odd else row)
+        line += 2 if chance.random() < odd else 1
+    return rows
+
+
+def together(rows, *, texts):
+    """Return the same with those that keep every rule in parts, and their texts if they have."""
+    for is_good, some in groupby(rows, key=lambda row: not (row.problems or row.changes)):
+        part = list(some)
+        if not is_good:
+            yield from part
+            continue
+        columns = tuple(zip(*(row.values for row in part), strict=True))
+        written = [f"{row.cells}\r\n" for row in part] if texts else None
+        lines = [row.line for row in part]
+        yield GoodRows(lines, columns, lambda part=part: (row.cells for row in part), written)
+
+
+def stage_in(db, name, rows, **how):
+    """Stage a manifest batch by batch."""
+    run = staging.begin(db, run_values(name))
+    staging.stage_manifest(
+        db, run, 0, FORM, 0, iter(rows), rebind=False, on_batch=lambda _: None, **how
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_are_staged_alike_together_and_one_by_one(tmp_path, monkeypatch, seed):
+    """In a new ledger and in one that knows some devices, with batches of all sizes."""
+    chance = Random(seed)
+    monkeypatch.setattr(staging, "BATCH", chance.choice((30, 100, 10_000)))
+    codes = chance.choice((100, 10_000))
+    known = [valid(n, f"SN{n}", f"u{n % 4}") for n in range(0, 100, 3)] if seed % 2 else []
+    rows = manifest(chance, 300, codes, chance.choice((0.0, 0.02)))
+    how = {"keep_duplicates": chance.random() < 0.5, "move": chance.random() < 0.5}
+    told = []
+    for name in ("together", "alone"):
+        with closing(connect(tmp_path / name, ENDPOINT)) as db:
+            settle(db, claimed(db, staged(db, "known", known), 20))
+            stage_in(db, "new", together(rows, texts=False) if name == "together" else rows, **how)
+            told.append([db.execute(query).fetchall() for query in TOLD])
+
+    assert told[0] == told[1]
+    assert len(told[0][0]) == len(rows) + len(known)
+
+
+def test_texts_are_kept_in_place_of_cells(tmp_path):
+    """As they were written, whatever they hold."""
+    rows = manifest(Random(1), 60, 10_000)
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        stage_in(db, "new", together(rows, texts=True))
+        kept = dict(db.execute("SELECT line, cells ->> '$' FROM rows"))
+
+    plain = [row for row in rows if not (row.problems or row.changes)]
+    assert all(kept[row.line] == f"{row.cells}\r\n" for row in plain)
+
+
+def test_the_numbers_of_few_users_are_remembered(tmp_path, monkeypatch):
+    """More of them are asked for again, and cost no memory."""
+    monkeypatch.setattr(staging, "MOST_USERS", 10)
+    rows = [valid(n, f"SN{n}", f"u{n % 25}") for n in range(100)]
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        writing = Writing(db)
+        run = staging.begin(db, run_values("new"))
+        for at in range(0, 100, 5):
+            staging.stage(db, run, 0, at, rows[at : at + 5], rebind=False, writing=writing)
+            assert len(writing._users) <= 10
+        users = [user for (user,) in db.execute("SELECT user_id FROM rows ORDER BY id")]
+
+    assert users == [row.values[0] for row in rows]
