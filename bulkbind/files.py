@@ -27,7 +27,7 @@ except ImportError:  # pragma: no cover  # Windows, which is not promised
     fcntl = None  # type: ignore[assignment]  # checked in take_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 REPORT_HINT = "free the disk or choose another --out; `bulkbind report` writes it again"
@@ -200,6 +200,40 @@ def replacing(
         raise LedgerError(
             f"{what} {path} cannot be written: {error.strerror or error}", hint=hint
         ) from error
+
+
+@contextmanager
+def drafts(folder: Path) -> Iterator[Path]:
+    """Make a folder for files that may take their places in *folder* later; the rest is removed.
+
+    Raises: LedgerError if it cannot be made.
+    """
+    try:
+        make_folder(folder)
+        made = tempfile.TemporaryDirectory(prefix=".draft.", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise LedgerError(
+            f"report folder {folder} cannot be written: {error.strerror or error}", hint=REPORT_HINT
+        ) from error
+    with made as name:
+        yield Path(name)
+
+
+def put_in_place(draft: Path, folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Move files of a draft to their places in the folder, each at once; return these.
+
+    Raises: LedgerError.
+    """
+    places = [folder / path.relative_to(draft) for path in files]
+    try:
+        for path, place in zip(files, places, strict=True):
+            make_folder(place.parent)
+            path.replace(place)
+    except OSError as error:
+        raise LedgerError(
+            f"report folder {folder} cannot be written: {error.strerror or error}", hint=REPORT_HINT
+        ) from error
+    return places
 
 
 def write_json(

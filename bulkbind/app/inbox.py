@@ -36,7 +36,7 @@ from bulkbind.app.inputs import is_owner_file, shown
 from bulkbind.app.run import bind_all, new_session, probe
 from bulkbind.app.scope import with_scope
 from bulkbind.app.session.opening import on_read, read_heads
-from bulkbind.app.session.sending import RunResult, result
+from bulkbind.app.session.sending import RunResult, Sent, result
 from bulkbind.app.session.session import (
     Session,
     authorized,
@@ -537,7 +537,7 @@ class _Pass:
                         exit_code=ended.exit_code,
                         problem="it was not confirmed",
                     )
-                run_id = ended
+                run_id = ended.run_id
         except (
             ManifestError,
             InvalidRowsError,
@@ -561,7 +561,7 @@ class _Pass:
         """Write a run's report, and move its file if its rows are accounted for."""
         settings = self._session.settings.model_copy(update={"out": self._out / run_id})
         try:
-            ended = result(replace(self._session, settings=settings), run_id)
+            ended = result(replace(self._session, settings=settings), Sent(run_id))
         except LedgerError as error:
             return InboxFile(
                 name=shown(path.name),

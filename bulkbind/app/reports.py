@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
+from bulkbind.files import drafts, put_in_place
 from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status, Waits
 from bulkbind.report.measures import left_s, rate_over_s
@@ -170,6 +171,36 @@ def write_report(
         if attempts:
             files.append(report.write_attempts(reader, folder))
     return Report(summary, folder, files)
+
+
+def draft_report(
+    settings: Settings,
+    run_id: str,
+    is_last: Callable[[], bool],
+    *,
+    goes_on: Callable[[str], str] = _nothing,
+) -> Report | None:
+    """Write the report of a run that is about to end; return None if its rows change after all.
+
+    What tells of rows is written at once, and takes its place with the rest after the end.
+
+    *is_last*: waits for the end of the run; returns whether no row has changed since this began.
+
+    Raises: LedgerError if something cannot be read or written.
+    """
+    path, endpoint = ledger_of(settings), settings.api.endpoint
+    folder = settings.out or Path("bulkbind-report") / run_id
+    with drafts(folder) as draft:
+        with reading(path, endpoint) as db:
+            files, users = report.write_rows(RunReader(db, find_run(db, run_id)), draft)
+        report.load_page()
+        if not is_last():
+            return None
+        with reading(path, endpoint) as db:
+            reader = RunReader(db, find_run(db, run_id))
+            rows = report.RowFiles(put_in_place(draft, folder, files), users)
+            summary, written = report.write_rest(reader, folder, rows, goes_on)
+    return Report(summary, folder, written)
 
 
 def write_forms(

@@ -23,7 +23,7 @@ from bulkbind.app.scope import (
 )
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.opening import opened, read_heads
-from bulkbind.app.session.sending import RunResult, result, send
+from bulkbind.app.session.sending import RunResult, Sent, result, send
 from bulkbind.app.session.session import (
     Leave,
     Session,
@@ -286,7 +286,7 @@ async def resume(
 
 async def _resume(
     session: Session, run_id: str | None, first: int | None, devices: int | None
-) -> str | RunResult:
+) -> Sent | RunResult:
     async with held_ledger(session) as ledger:
         unfinished = await ledger.unfinished()
         if unfinished is None or (run_id and not unfinished[1].startswith(run_id)):
@@ -314,8 +314,7 @@ async def _resume(
                 f"run {known_id} unbinds what its manifest lacks, which a pilot (--first) does not",
                 hint="resume it without --first",
             )
-        await send(session, ledger, number, known_id, first)
-    return known_id
+        return await send(session, ledger, number, known_id, first)
 
 
 def _not_to_resume(db: View, path: Path, run_id: str | None, other: str | None) -> UsageError:
@@ -361,12 +360,12 @@ async def bind_all(
     *,
     first: int | None = None,
     wanted: Plan | None = None,
-) -> str | RunResult:
+) -> Sent | RunResult:
     """Stage manifests, or resume their unfinished run, and send it.
 
     *wanted*: the plan that was agreed to; another one is refused.
 
-    Returns: The run's id, or how the command ends without a run.
+    Returns: What was sent, or how the command ends without a run.
     Raises: as `run`.
     """
     with before_sending(session):
@@ -374,8 +373,7 @@ async def bind_all(
     if isinstance(ready, RunResult):
         return ready
     number, run_id = ready
-    await send(session, ledger, number, run_id, first)
-    return run_id
+    return await send(session, ledger, number, run_id, first)
 
 
 async def _ready(  # noqa: PLR0917  # those of `bind_all`

@@ -296,8 +296,13 @@ class Pipeline:
         first: int | None = None,
         *,
         breaker: Breaker | None = None,
+        on_quiet: Callable[[], None] = lambda: None,
     ) -> None:
-        """*first*: a pilot that sends only this many rows; None: all rows."""
+        """*first*: a pilot that sends only this many rows; None: all rows.
+
+        *on_quiet*: called whenever all rows have ended, and connections are only listened to.
+        """
+        self._on_quiet = on_quiet
         self._breaker = breaker = breaker or Breaker(parts.stop, None)
         self._parts = parts
         self._run = run
@@ -440,6 +445,7 @@ class Pipeline:
                     ended.cancel()
                     timer.cancel()
             else:
+                self._on_quiet()
                 with self._parts.gate.time.waiting(TimeUse.SETTLING, wait_s):
                     await clock.sleep(wait_s)
 

@@ -50,7 +50,7 @@ class Ledger(Verbs):
     # Finding or preparing a run.
     unfinished = verb(runs.unfinished)
     finished = verb(runs.finished)
-    get_meta = verb(get_meta)
+    get_meta = verb(get_meta, aside=True)
     kind_of = verb(leaving.kind_of)
     adopt = timed_verb(leaving.adopt)
     begin = verb(staging.begin, alone=True)
@@ -73,7 +73,7 @@ class Ledger(Verbs):
 
     # Sending.
     start = verb(runs.start)
-    counts = verb(runs.counts)
+    counts = verb(runs.counts, aside=True)
     unsettled = verb(runs.unsettled)
     claim = verb(transitions.claim)
     claim_in_turns = verb(transitions.claim_in_turns)
@@ -85,12 +85,12 @@ class Ledger(Verbs):
     note_doubt = verb(transitions.note_doubt)
     known = verb(transitions.known)
     stranger = verb(transitions.stranger)
-    finish = timed_verb(runs.finish, last=True)
+    finish = timed_verb(runs.finish, last=True, aside=True)
     _recover = timed_verb(transitions.recover)
     _doubt = timed_verb(transitions.doubt)
     _doubt_again = timed_verb(transitions.doubt_again, last=True)
-    put_meta = verb(put_meta)
-    asked = verb(steering.asked)
+    put_meta = verb(put_meta, aside=True)
+    asked = verb(steering.asked, aside=True)
 
     def __init__(
         self, path: Path, endpoint: str | None, clock: Clock, *, batch_s: float = BATCH_S
@@ -120,6 +120,14 @@ class Ledger(Verbs):
         except BaseException:
             await self.close()
             raise
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one once a row may have changed, and what is batched is flushed.
+
+        Rows that are still claimed change at the end of a run without it.
+        """
+        return self._writer.changes
 
     async def close(self) -> None:
         """Write what was submitted, close the file and release the lock."""
@@ -186,8 +194,8 @@ class Unbindings(Verbs):
     undo_progress = verb(unbinding.undo_progress)
     start_undo = verb(unbinding.start_undo)
     finish_undo = timed_verb(unbinding.finish_undo, last=True)
-    count_left = verb(unbinding.count_left)
-    next_rows = verb(unbinding.next_rows)
+    count_left = verb(unbinding.count_left, aside=True)
+    next_rows = verb(unbinding.next_rows, aside=True)
     users = verb(unbinding.users)
     known_of = verb(transitions.known_of)
     stranger = verb(transitions.stranger)

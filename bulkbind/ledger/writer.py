@@ -47,6 +47,8 @@ class Verb(Generic[P, T]):
     """Manages its own transactions instead."""
     is_last: bool
     """Waits until every outcome submitted before is durable."""
+    is_aside: bool
+    """Leaves every row as it was, so that what was read of rows before it still holds."""
 
     @overload
     def __get__(self, owner: None, kind: type) -> Self: ...
@@ -64,13 +66,14 @@ def verb(
     *,
     alone: bool = False,
     last: bool = False,
+    aside: bool = False,
 ) -> Verb[P, T]:
     """Make a verb of a function of the connection.
 
     *alone*: it manages its own transactions. *last*: it waits until every outcome submitted before
-    is durable.
+    is durable. *aside*: it leaves every row as it was.
     """
-    return Verb(work, is_timed=False, is_alone=alone, is_last=last)
+    return Verb(work, is_timed=False, is_alone=alone, is_last=last, is_aside=aside)
 
 
 def timed_verb(
@@ -78,9 +81,10 @@ def timed_verb(
     *,
     alone: bool = False,
     last: bool = False,
+    aside: bool = False,
 ) -> Verb[P, T]:
     """Make a verb of a function of the connection and the current time; otherwise as `verb`."""
-    return Verb(work, is_timed=True, is_alone=alone, is_last=last)
+    return Verb(work, is_timed=True, is_alone=alone, is_last=last, is_aside=aside)
 
 
 class Verbs:
@@ -133,6 +137,8 @@ class Writer:
         """What is being executed."""
         self._file: tuple[int, int] | None = None
         """Device and inode of the opened file."""
+        self.changes = 0
+        """Verbs submitted so far that may change rows."""
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -174,6 +180,7 @@ class Writer:
             # A new error each time: raising the same one again would extend its traceback.
             future.set_exception(LedgerError(str(self._failure), hint=self._failure.hint))
             return future
+        self.changes += not what.is_aside
         moment = (self._clock.utc_now(),) if what.is_timed else ()
 
         def call(db: sqlite3.Connection) -> T:

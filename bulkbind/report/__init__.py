@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bulkbind.errors import UsageError
 from bulkbind.model import COMES_BACK, TO_SEE_TO, Status
 from bulkbind.report import forms
-from bulkbind.report.page import write_html
+from bulkbind.report.page import MOST_USERS, load_page, write_html
 from bulkbind.report.summary import as_json, as_text, write_summary
 from bulkbind.report.tables import (
     ATTEMPTS,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from bulkbind.model import AttemptRow, LeaverRow, Problem, ResultRow, RunSummary, Source
 
+    Users: TypeAlias = tuple[list[dict[str, Any]], int]
     _Write: TypeAlias = "Callable[[Path, RunRows, RunSummary, RowFilter | None], None]"
 
 
@@ -63,7 +64,7 @@ class RunRows(Protocol):
     def summary(self) -> RunSummary:
         """Return counts, reasons and facts."""
 
-    def users(self, most: int) -> tuple[list[dict[str, Any]], int]:
+    def users(self, most: int) -> Users:
         """Return `user_id`, `rows`, `counts` of users, those with most unbound rows first.
 
         And how many users there are.
@@ -84,20 +85,45 @@ def write_report(
 
     Returns: The summary, and the files. Raises: LedgerError.
     """
+    return write_rest(run, folder, write_rows(run, folder), goes_on)
+
+
+class RowFiles(NamedTuple):
+    """What of a report tells of rows alone: that they have ended is enough to write it."""
+
+    files: list[Path]
+    users: Users
+    """Of the page."""
+
+
+def write_rows(run: RunRows, folder: Path) -> RowFiles:
+    """Write the part of a report that tells of rows alone. Raises: LedgerError."""
     sources = run.sources()
-    summary = run.summary()
-    summary = replace(summary, goes_on=goes_on(summary.run_id))
     results = folder / "results.csv"
     write_lines(results, run, sources)
     failed = write_failed(folder, run.rows(COMES_BACK), sources)
     problems = folder / "problems.csv"
     write_problems(problems, _problems(run, sources))
+    return RowFiles([results, *failed, problems], run.users(MOST_USERS))
+
+
+def write_rest(
+    run: RunRows, folder: Path, rows: RowFiles, goes_on: Callable[[str], str]
+) -> tuple[RunSummary, list[Path]]:
+    """Write the other part, of a run that has ended; return what `write_report` does.
+
+    Raises: LedgerError.
+    """
+    summary = run.summary()
+    summary = replace(summary, goes_on=goes_on(summary.run_id))
+    if (folder / "failed.csv") not in rows.files:
+        (folder / "failed.csv").unlink(missing_ok=True)  # of an earlier run with one manifest
     more = _write_leavers(run, summary, folder)
     summary_file = folder / "summary.json"
     write_summary(summary_file, summary)
     page = folder / "report.html"
-    write_html(page, run, summary)
-    return summary, [results, *failed, problems, *more, summary_file, page]
+    write_html(page, run, summary, users=rows.users)
+    return summary, [*rows.files, *more, summary_file, page]
 
 
 def _write_leavers(run: RunRows, summary: RunSummary, folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from bulkbind.model import LeaverRow, ResultRow, RunFacts, RunSummary, Source, TimelinePart
-    from bulkbind.report import RunRows
+    from bulkbind.report import RunRows, Users
     from bulkbind.report.tables import RowFilter
 
 MOST_ROWS = 2_000
@@ -64,14 +64,22 @@ TONES = {status.shown: status.about.tone for status in Status}
 
 
 def write_html(
-    path: Path, run: RunRows, summary: RunSummary, only: RowFilter | None = None
+    path: Path,
+    run: RunRows,
+    summary: RunSummary,
+    only: RowFilter | None = None,
+    *,
+    users: Users | None = None,
 ) -> None:
-    """Write the page. *only*: the rows of its table (None: those left). Raises: LedgerError."""
+    """Write the page. *only*: the rows of its table (None: those left). Raises: LedgerError.
+
+    *users*: those of the run, if they are known.
+    """
     sources = run.sources()
     table = _Table(run, summary, sources, only)
     reasons = list(reasons_shown(summary))
     script = _file("report.js")
-    users, user_count = run.users(MOST_USERS)
+    shown_users, user_count = users or run.users(MOST_USERS)
     values = {
         "summary": summary,
         "facts": summary.facts,
@@ -82,7 +90,7 @@ def write_html(
         "left_count": sum(summary.leavers.values()),
         "most_reason": max((each["count"] for each in reasons), default=1),
         "tones": TONES,
-        "users": users,
+        "users": shown_users,
         "user_count": user_count,
         "attempts": _attempts(run),
         "spent": _time_spent(summary),
@@ -100,6 +108,11 @@ def write_html(
     }
     with replacing(path) as file:
         file.writelines(_template().generate(values))
+
+
+def load_page() -> None:
+    """Do now what takes the first page longer than any other."""
+    _template()
 
 
 @cache

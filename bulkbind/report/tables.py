@@ -188,8 +188,6 @@ def write_failed(folder: Path, rows: Iterable[ResultRow], sources: Sequence[Sour
     Returns: The files. Raises: LedgerError.
     """
     names = _names(sources)
-    if "failed.csv" not in names:
-        (folder / "failed.csv").unlink(missing_ok=True)  # of an earlier run with one manifest
     iterator = iter(rows)
     row = next(iterator, None)
 

@@ -293,11 +293,12 @@ def test_a_refusal_of_nobodys_request_fails_no_row(tmp_path, span):
 class OneTooMany:
     """Binds, names no machine code unless told to, and may say more than it is asked."""
 
-    def __init__(self, twice=0, early=b""):
-        """*twice*: the number of the bind whose answer comes again, a little later.
+    def __init__(self, twice=0, early=b"", after_s=0.01):
+        """*twice*: the number of the bind whose answer comes again, *after_s* later.
 
         *early*: what is said ahead of the answer to the second bind.
         """
+        self._after_s = after_s
         self._early = early
         self.held: list[dict[str, str]] = []
         self.posts = self.lists = 0
@@ -336,7 +337,7 @@ class OneTooMany:
                 answer = self.answer({**record, "machineCode": code})
                 writer.write(answer)
                 if self.posts == self._twice:
-                    asyncio.get_running_loop().call_later(0.01, writer.write, answer)
+                    asyncio.get_running_loop().call_later(self._after_s, writer.write, answer)
         writer.close()
 
     def answer(self, data):

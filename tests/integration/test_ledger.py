@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from bulkbind.clock import iso
 from bulkbind.errors import LedgerBusyError, LedgerError, NoLedgerError, UsageError
 from bulkbind.ledger import (
     Ledger,
@@ -33,8 +34,8 @@ from bulkbind.ledger.lock import LedgerLock
 from bulkbind.ledger.opening import connect
 from bulkbind.ledger.store import span, transaction
 from bulkbind.ledger.versions import APPLICATION_ID, MIGRATIONS, VERSION
-from bulkbind.ledger.writer import verb
-from bulkbind.model import CheckedRow, Claim, Outcome, Problem, Source, Status
+from bulkbind.ledger.writer import Verb, verb
+from bulkbind.model import CheckedRow, Claim, Outcome, Problem, RunFacts, Source, Status
 from bulkbind.model.wording import SUCH_AS
 from tests.support.fake_clock import FakeClock
 from tests.support.rows import repeats_of, values as row_values
@@ -564,3 +565,74 @@ async def test_reports_can_be_read_beside_a_writer(tmp_path):
     await ledger.close()
 
     assert before == after == {"pending": 1}
+
+
+# --- whether rows have changed --------------------------------------------------------------------
+
+ASIDE = {
+    "get_meta": ("any",),
+    "put_meta": ("any", 1),
+    "counts": (1,),
+    "asked": (),
+    "count_left": (1, "move"),
+    "next_rows": (1, "move", 10),
+    "finish": (1, None, RunFacts()),
+}
+"""The verbs that leave every row as it was, and with what they are called."""
+
+
+async def two_sent(ledger):
+    """Have a run of three rows, of which one is settled and one is claimed; return their claims."""
+    await ledger.open({})
+    run = await ledger.begin(values("a"))
+    rows = [valid(line, code) for line, code in enumerate("ABC", start=2)]
+    await ledger.stage(run, 0, FORM, 0, rows, rebind=False, on_batch=lambda _reached: None)
+    await ledger.ready(run)
+    await ledger.confirm(run)
+    await ledger.start(run)
+    claims = await ledger.claim(run, 0, 2, None, excluding=())
+    ledger.settle(claims[0], Outcome(Status.BOUND, "1842812272691451648", iso(NOW)))
+    await ledger.flushed()
+    return claims
+
+
+async def test_the_verbs_that_leave_rows_alone_do(tmp_path):
+    """No table but those of runs and of what is noted is another one; nor is the number."""
+    ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    *_, claimed = await two_sent(ledger)
+    await ledger.release([claimed])  # what is claimed at the end would change
+    verbs = {**vars(Ledger), **vars(type(ledger.unbindings))}
+    aside = {name for name, each in verbs.items() if isinstance(each, Verb) and each.is_aside}
+
+    def content():
+        with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+            return [line for line in db.iterdump() if '"meta"' not in line and '"runs"' not in line]
+
+    before, number = content(), ledger.changes
+    for name, arguments in ASIDE.items():
+        await getattr(ledger if hasattr(ledger, name) else ledger.unbindings, name)(*arguments)
+    after = content()
+    await ledger.close()
+
+    assert aside == set(ASIDE)
+    assert after == before
+    assert ledger.changes == number
+
+
+async def test_whatever_changes_a_row_changes_the_number(tmp_path):
+    """An outcome does once it is flushed."""
+    ledger = Ledger(tmp_path / "l.db", ENDPOINT, FakeClock())
+    settled, claimed = await two_sent(ledger)
+    numbers = [ledger.changes]
+    ledger.settle(claimed, Outcome(Status.FAILED))
+    await ledger.flushed()
+    numbers.append(ledger.changes)
+    await ledger.doubt_again([settled.row])
+    numbers.append(ledger.changes)
+    await ledger.release(await ledger.doubts())
+    numbers.append(ledger.changes)
+    await ledger.claim(1, 0, 2, None, excluding=())
+    numbers.append(ledger.changes)
+    await ledger.close()
+
+    assert numbers == sorted(set(numbers))

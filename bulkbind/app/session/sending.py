@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.app.reports import Report, write_report
+from bulkbind.app.session.drafting import Drafting
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.leaving import Leaving
 from bulkbind.app.session.progress import Progress, Timeline
@@ -75,9 +76,18 @@ class RunResult:
     """Whether it stopped since the endpoint is another server or none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A run that was sent."""
+
+    run_id: str
+    report: Report | None = None
+    """What was written of it already; None: nothing."""
+
+
 async def send(
     session: Session, ledger: Ledger, run: int, run_id: str, first: int | None = None
-) -> None:
+) -> Sent:
     """Send the staged rows of *run*, or the *first* of them, and record the end of the run.
 
     Raises: LedgerError, UsageError (no credentials, no cluster).
@@ -88,7 +98,10 @@ async def send(
     pacer = await pacer_of(session, ledger, is_idle=not rows)
     ledger.count_time(pacer.time)
     client = await known_client(session, ledger)
-    async with hub_of(session, client, rows if binds else 0, pacer) as hub:
+    async with (
+        Drafting(session, ledger, run, run_id) as draft,
+        hub_of(session, client, rows if binds else 0, pacer) as hub,
+    ):
         api = paced(session, hub or client, pacer)
         breaker = Breaker(stop, settings.send.max_failures)
         account = _Account(
@@ -97,7 +110,11 @@ async def send(
         ledger.on_settled, ledger.on_doubted = account.settled, account.doubted
         parts = Parts(api, ledger, pacer, stop, session.clock)
         sender: Sender = (
-            _Sender(session, ledger, parts, run, breaker, on_left=account.progress.unbound)
+            _Sender(
+                *(session, ledger, parts, run, breaker),
+                on_left=account.progress.unbound,
+                on_quiet=draft.begin,
+            )
             if binds
             else Leaving(session, ledger, parts, run, account.settled)
         )
@@ -117,6 +134,7 @@ async def send(
                     await sender.send(first)
             finally:
                 await asyncio.shield(_finish(ledger, run, run_id, stop, account.measured))
+        return Sent(run_id, await draft.report())
 
 
 async def _left(ledger: Ledger, run: int, first: int | None, *, binds: bool) -> int:
@@ -315,9 +333,11 @@ class _Sender:
         breaker: Breaker,
         *,
         on_left: Callable[[Sequence[Unbinding]], None],
+        on_quiet: Callable[[], None],
     ) -> None:
-        """*on_left*: called with devices that left, once durable."""
+        """*on_left*: called with devices that left, once durable. *on_quiet*: as `Pipeline`."""
         self._on_left = on_left
+        self._on_quiet = on_quiet
         self._breaker = breaker
         self._session = session
         self._ledger = ledger
@@ -393,7 +413,9 @@ class _Sender:
         settings = self._session.settings
         send = settings.send.model_copy(update={"concurrency": self._width})
         self._pipeline = pipeline = Pipeline(
-            self._parts, self._run, send, settings.doubt, first, breaker=self._breaker
+            *(self._parts, self._run, send, settings.doubt, first),
+            breaker=self._breaker,
+            on_quiet=self._on_quiet,
         )
         try:
             await pipeline.run()
@@ -457,10 +479,13 @@ async def _finish(
     logger().info("run.finished", state=state.value, stopped=reason, counts=counts, **facts.shown())
 
 
-def result(session: Session, run_id: str) -> RunResult:
+def result(session: Session, sent: Sent) -> RunResult:
     """Write the report of a run that has been sent; return how its command ends."""
+    run_id = sent.run_id
     try:
-        written = write_report(session.settings, run_id, goes_on=session.listener.goes_on)
+        written = sent.report or write_report(
+            session.settings, run_id, goes_on=session.listener.goes_on
+        )
     except LedgerError as error:
         hint = f"nothing is lost: `bulkbind report {run_id} --out DIR` writes it elsewhere"
         if not ledger_of(session.settings).is_file():
