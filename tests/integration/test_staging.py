@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from itertools import groupby
 from random import Random
 
@@ -60,7 +61,7 @@ def together(rows, *, texts):
         columns = tuple(zip(*(row.values for row in part), strict=True))
         written = [f"{row.cells}\r\n" for row in part] if texts else None
         lines = [row.line for row in part]
-        yield GoodRows(lines, columns, lambda part=part: (row.cells for row in part), written)
+        yield GoodRows(lines, columns, partial(iter, [row.cells for row in part]), written)
 
 
 def stage_in(db, name, rows, **how):
