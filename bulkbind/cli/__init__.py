@@ -7,11 +7,12 @@ import io
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
 from bulkbind.app.loop import MOST_UNCOLLECTED
+from bulkbind.cli.process import lean_imports, leave
 from bulkbind.errors import ExitCode, did_you_mean, meanings
 from bulkbind.redaction import Lines, line
 
@@ -56,10 +57,12 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        if cmd_name == "resume":  # shares the module of `run`
-            return cast("click.Command", import_module("bulkbind.cli.commands.run").resume_command)
-        module = import_module(f"bulkbind.cli.commands.{cmd_name}")
-        return cast("click.Command", module.command)
+        with lean_imports():
+            if cmd_name == "resume":  # shares the module of `run`
+                module = import_module("bulkbind.cli.commands.run")
+                return cast("click.Command", module.resume_command)
+            module = import_module(f"bulkbind.cli.commands.{cmd_name}")
+            return cast("click.Command", module.command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -129,8 +132,18 @@ def _in_words(error: click.ClickException) -> str:
     return " ".join(told.split()) if isinstance(error, click.MissingParameter) else told
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def main() -> NoReturn:
+    """Run the command line, and end the process with its code."""
+    try:
+        run_command_line()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            leave(end.code)
+        raise
+
+
+def run_command_line() -> NoReturn:
+    """Run the command line. Raises: SystemExit, with its code."""
     _fill_standard_streams()
     gc.set_threshold(MOST_UNCOLLECTED)
     try:

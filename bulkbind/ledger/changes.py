@@ -65,7 +65,8 @@ def changes(db: sqlite3.Connection, run: int) -> Changes | None:
     found.renamed = int_of(
         db,
         "SELECT count(*) FROM stored_rows r JOIN stored_bindings b USING (device) "  # noqa: S608  # constants
-        f"WHERE r.id BETWEEN ? AND ? AND r.status = {CODES[Status.SKIPPED]} AND r.name <> b.name",
+        f"WHERE r.id BETWEEN ? AND ? AND r.status = {CODES[Status.SKIPPED]} "
+        "AND r.device IN (SELECT device FROM names) AND r.name <> b.name",
         span(run),
     )
     return found

@@ -46,10 +46,22 @@ class _Cell(NamedTuple):
     values: str
 
 
-def _moment(value: str) -> _Cell:
-    """Return the cell of a moment stored as a number: its parts take half the time of the whole."""
-    seconds = f"{value} / 1000, 'unixepoch'"
-    return _Cell("%sT%s.%03dZ", f"date({seconds}), time({seconds}), {value} % 1000")
+_DAY_MS = 86_400_000
+_CREATED, _SETTLED = 6, 8
+"""The parameters of the likeliest day of such moments, each followed by that of its text."""
+
+
+def _moment(value: str, likely: int) -> _Cell:
+    """Return the cell of a moment stored as a number: its parts take a third of the whole's time.
+
+    *likely*: the parameter of its likeliest day.
+    """
+    day = (
+        f"CASE {value} / {_DAY_MS} WHEN ?{likely} THEN ?{likely + 1} "
+        f"ELSE date({value} / 1000, 'unixepoch') END"
+    )
+    parts = (f"{value} / 3600000 % 24", f"{value} / 60000 % 60", f"{value} / 1000 % 60")
+    return _Cell("%sT%02d:%02d:%02d.%03dZ", f"{day}, {', '.join(parts)}, {value} % 1000")
 
 
 def _is_number(value: str) -> str:
@@ -71,47 +83,75 @@ _ROW: tuple[_Cell | str, ...] = (
 )
 _STATUS = f"CASE r.status {_SHOWN} END"
 _ANSWERED = (
-    *(*_ROW, _STATUS, "o.device_id", _moment("o.create_time")),
+    *(*_ROW, _STATUS, "o.device_id", _moment("o.create_time", _CREATED)),
     *("a.http_status", "a.code", "a.message", _Cell("%d", "o.attempts")),
-    *(_Cell("%s%016d", "t.word, o.traced"), _moment("o.settled_at"), _Cell("", "")),
+    *(_Cell("%s%016d", "t.word, o.traced"), _moment("o.settled_at", _SETTLED), _Cell("", "")),
 )
-_SINCE = _moment("b.since")
+_SINCE = _moment("b.since", _SETTLED)
 _KNOWN = (
-    *(*_ROW, _Cell(Status.SKIPPED.shown, ""), "b.device_id", _moment("b.create_time")),
+    *(*_ROW, _Cell(Status.SKIPPED.shown, ""), "b.device_id", _moment("b.create_time", _CREATED)),
     _Cell(",,,0,,", ""),
     _Cell(f"bound since {_SINCE.form} by run %s%s", f"{_SINCE.values}, n.run_id, {_UNDER}"),
 )
+_ANY_SINCE = f"'bound since ' || {shown_time('b.since')} || ' by run ' || n.run_id || {_UNDER}"
 _ANY = (
     *(*_ROW, _STATUS, "coalesce(o.device_id, b.device_id)"),
     shown_time("coalesce(o.create_time, b.create_time)"),
     *("a.http_status", "a.code", "a.message", "coalesce(o.attempts, 0)"),
     "t.word || coalesce(substr('0000000000000000' || o.traced, -16), '')",
     shown_time("o.settled_at"),
-    f"'bound since ' || {shown_time('b.since')} || ' by run ' || n.run_id || {_UNDER}",
+    _ANY_SINCE,
+)
+_ANY_UNSENT = (
+    *(*_ROW, _STATUS, "b.device_id", shown_time("b.create_time"), _Cell(",,,0,,", "")),
+    _ANY_SINCE,
 )
 # `printf` takes less than half the time of as many `||`. It ends a text at a NUL, which neither a
 # value that keeps its rule nor an answer has.
-_LINE = f"""
-CASE WHEN {_is_number("o.create_time")} AND {_is_number("o.settled_at")}
-      AND typeof(o.traced) = 'integer'
-     THEN {_line(_ANSWERED)}
-     WHEN {_is_number("b.create_time")} AND {_is_number("b.since")}
-     THEN {_line(_KNOWN)}
-     ELSE {_line(_ANY)} END
+_KNOWN_LINE = f"""
+WHEN {_is_number("b.create_time")} AND {_is_number("b.since")} THEN {_line(_KNOWN)}
 """
-_USUAL = f"""
-SELECT count(*), max(source), group_concat(line, x'0d0a') FROM (
-SELECT r.source, {_LINE} AS line
-  FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
- CROSS JOIN users u ON u.user = d.user
+_OUTCOMES = """
   LEFT JOIN outcomes o ON o.id = r.id
   LEFT JOIN answers a ON a.answer = o.answer
   LEFT JOIN traces t ON t.trace = o.trace
+"""
+
+
+def _usual(line: str, outcomes: str, *, is_skipped: str, created: str, settled: str) -> str:
+    """Return the query for the lines of a range, and for the moments that one of them has."""
+    return f"""
+SELECT count(*), max(source), group_concat(line, x'0d0a'), created, settled FROM (
+SELECT r.source, CASE {line} END AS line, {created} AS created, {settled} AS settled
+  FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
+ CROSS JOIN users u ON u.user = d.user {outcomes}
   LEFT JOIN stored_bindings b
-    ON b.device = CASE WHEN r.status = {_SKIPPED} AND o.id IS NULL THEN r.device END
+    ON b.device = CASE WHEN {is_skipped} THEN r.device END
   LEFT JOIN runs n ON n.run = b.run
  WHERE r.id BETWEEN ?1 AND ?2 ORDER BY r.id)
 """  # noqa: S608  # constants
+
+
+_USUAL = _usual(
+    f"""
+WHEN {_is_number("o.create_time")} AND {_is_number("o.settled_at")}
+ AND typeof(o.traced) = 'integer' THEN {_line(_ANSWERED)}
+{_KNOWN_LINE} ELSE {_line(_ANY)}
+""",
+    _OUTCOMES,
+    is_skipped=f"r.status = {_SKIPPED} AND o.id IS NULL",
+    created="coalesce(o.create_time, b.create_time)",
+    settled="coalesce(o.settled_at, b.since)",
+)
+_USUAL_UNSENT = _usual(
+    f"{_KNOWN_LINE} ELSE {_line(_ANY_UNSENT)}",
+    "",
+    is_skipped=f"r.status = {_SKIPPED}",
+    created="b.create_time",
+    settled="b.since",
+)
+"""Of a run without outcomes, such as that of a night on which nothing changed."""
+_HAS_OUTCOMES = "SELECT EXISTS (SELECT 1 FROM outcomes WHERE id BETWEEN ? AND ?)"
 _UNUSUAL = f"""
 SELECT id FROM remarks WHERE id BETWEEN ?1 AND ?2
  UNION SELECT id FROM broken WHERE id BETWEEN ?1 AND ?2
@@ -131,16 +171,21 @@ def lines(db: sqlite3.Connection, run: int, names: Sequence[str]) -> Generator[P
     first, last = span(run)
     last = int_of(db, "SELECT coalesce(max(id), 0) FROM stored_rows WHERE id <= ?", (last,))
     named = json.dumps(names, ensure_ascii=False)
+    query = _USUAL if int_of(db, _HAS_OUTCOMES, (first, last)) else _USUAL_UNSENT
+    # What the next rows mostly have, too.
     source = 0
+    days = (_day(db, 0), _day(db, 0))
 
     def usual(until: int) -> Iterator[Part]:
-        nonlocal source
+        nonlocal source, days
         for begin in range(first, until + 1, AT_ONCE):
             end = min(begin + AT_ONCE - 1, until)
-            values = (begin, end, source, names[source], named)
-            rows, last_source, text = db.execute(_USUAL, values).fetchone()
+            values = (begin, end, source, names[source], named, *days[0], *days[1])
+            rows, last_source, text, *moments = db.execute(query, values).fetchone()
             if rows:
-                source = last_source  # which the next rows are mostly of, too
+                source = last_source
+                if [day for day, _ in days] != [_day_of(moment) for moment in moments]:
+                    days = (_day(db, moments[0]), _day(db, moments[1]))
                 yield Part(begin, end, rows, text)
 
     for begin, end in _together(row for (row,) in db.execute(_UNUSUAL, (first, last))):
@@ -148,6 +193,17 @@ def lines(db: sqlite3.Connection, run: int, names: Sequence[str]) -> Generator[P
         yield Part(begin, end, end - begin + 1, "")
         first = end + 1
     yield from usual(last)
+
+
+def _day_of(moment: object) -> int | None:
+    return moment // _DAY_MS if isinstance(moment, int) else None
+
+
+def _day(db: sqlite3.Connection, moment: object) -> tuple[int | None, str | None]:
+    """Return the day of a moment, and its text, as parameters: NULL, which is none, of a text."""
+    day = _day_of(moment)
+    (text,) = db.execute(f"SELECT date(? * {_DAY_MS // 1000}, 'unixepoch')", (day,)).fetchone()
+    return day, text
 
 
 def _together(rows: Iterator[int]) -> Iterator[tuple[int, int]]:

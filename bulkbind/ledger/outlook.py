@@ -164,7 +164,8 @@ def _planned(status: Status) -> str:
 _STATUSES = "SELECT count(*), min(status), max(status) FROM stored_rows WHERE id BETWEEN ? AND ?"
 _IS_RENAMED = """
 SELECT EXISTS (SELECT 1 FROM stored_rows r CROSS JOIN stored_bindings b ON b.device = r.device
-                WHERE r.id BETWEEN ? AND ? AND b.name <> r.name)
+                WHERE r.id BETWEEN ? AND ? AND r.device IN (SELECT device FROM names)
+                  AND b.name <> r.name)
 """
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
 

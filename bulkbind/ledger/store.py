@@ -180,18 +180,20 @@ def counts(
 ) -> dict[Status, int]:
     """Return the number of a run's rows by status, zeros omitted; of those *among* them.
 
-    Without sorting in memory. Nearly all rows mostly have the status of the first: to look at the
-    others alone for all the rest takes less than half the time.
+    Without sorting in memory. Nearly all rows mostly have the status of the first: to look for
+    others once, and at them alone, takes a third of the time.
     """
-    rows = "FROM stored_rows WHERE id BETWEEN ? AND ?"
+    rows = "FROM stored_rows WHERE id BETWEEN ?1 AND ?2"
     usual = db.execute(f"SELECT status {rows} LIMIT 1", span(run)).fetchone() or (None,)
-    columns = ", ".join(f"count(*) FILTER (WHERE status = {CODES[status]})" for status in among)
-    found = db.execute(f"SELECT {columns} {rows} AND status <> ?", (*span(run), *usual)).fetchone()
-    counts = dict(zip(among, found, strict=True))
-    for status in among:
-        if usual == (CODES[status],):
-            query = f"SELECT count(*) {rows} AND status = ?"
-            counts[status] = int_of(db, query, (*span(run), *usual))
+    total, others = db.execute(
+        f"SELECT count(*), count(*) FILTER (WHERE status <> ?3) {rows}", (*span(run), *usual)
+    ).fetchone()
+    counts = {status: total - others for status in among if usual == (CODES[status],)}
+    if others:
+        columns = ", ".join(f"count(*) FILTER (WHERE status = {CODES[each]})" for each in among)
+        query = f"SELECT {columns} {rows} AND status <> ?3"
+        found = db.execute(query, (*span(run), *usual)).fetchone()
+        counts = dict(zip(among, found, strict=True)) | counts
     return {status: count for status, count in counts.items() if count}
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkbind.cli import main
+from bulkbind.cli import run_command_line
 from bulkbind.ledger.writer import Writer
 from tests.support.manifests import write_csv
 from tests.support.processes import ask, environment, sandbox, sandbox_bindings
@@ -97,7 +97,7 @@ def run_forked(
         os.dup2(quiet, 2)
         sys.argv = ["bulkbind", *arguments]
         first()
-        main()
+        run_command_line()
     except SystemExit as error:
         os._exit(error.code if isinstance(error.code, int) else 0)
     finally:

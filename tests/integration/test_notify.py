@@ -15,8 +15,10 @@ from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
+from bulkbind.sandbox.tls import Tls
 from bulkbind.settings import EndSettings, Settings
 from tests.support.fake_clock import FakeClock
+from tests.support.processes import BULKBIND, environment
 
 SECRET = "T000/B000/very-secret-path"
 
@@ -37,16 +39,17 @@ class Hook:
         return web.Response(status=status, headers=headers)
 
     @asynccontextmanager
-    async def served(self, tmp_path):
-        """Serve, and yield the file that holds the address."""
+    async def served(self, tmp_path, tls=None):
+        """Serve, and yield the file that holds the address. *tls*: of `Tls`."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self.answer)
         runner = web.AppRunner(app)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls and tls.context())
         await site.start()
         host, port = runner.addresses[0]
-        yield address_file(tmp_path, f"http://{host}:{port}/{SECRET}\n")
+        scheme = "https" if tls else "http"
+        yield address_file(tmp_path, f"{scheme}://{host}:{port}/{SECRET}\n")
         await runner.cleanup()
 
 
@@ -105,6 +108,29 @@ async def test_a_webhook_gets_text_and_summary(tmp_path):
             "summary": {"run_id": "r", "exit_code": 1},
         }
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_command_tells_whom_the_systems_authorities_vouch_for(tmp_path, is_known):
+    """Over TLS, in a process of its own; nobody else."""
+    tls, hook = Tls.make(), Hook()
+    known = tls.ca_file if is_known else tmp_path / "none"
+    async with hook.served(tmp_path, tls) as path:
+        (tmp_path / "bulkbind.yaml").write_text(f"notify_url_file: {path}\n", encoding="utf-8")
+        words = ["run", "missing.csv", "--endpoint", "http://127.0.0.1:1"]
+        command = await asyncio.create_subprocess_exec(
+            *[*BULKBIND, *words, "--config", "bulkbind.yaml"],
+            cwd=tmp_path,
+            env=environment(tmp_path, SSL_CERT_FILE=str(known), SSL_CERT_DIR=str(tmp_path)),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, told = await command.communicate()
+    tls.close()
+
+    assert command.returncode == 2
+    assert len(hook.bodies) == is_known
+    assert (b"did not take it: ClientConnectorCertificateError" in told) is not is_known
 
 
 async def test_an_address_as_windows_writes_it_is_read(tmp_path):

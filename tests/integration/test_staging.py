@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from itertools import groupby
-from operator import attrgetter
 from random import Random
 
 import pytest
@@ -62,7 +61,7 @@ def together(rows, *, texts):
         columns = tuple(zip(*(row.values for row in part), strict=True))
         written = [f"{row.cells}\r\n" for row in part] if texts else None
         lines = [row.line for row in part]
-        yield GoodRows(lines, columns, partial(map, attrgetter("cells"), part), written)
+        yield GoodRows(lines, columns, partial(iter, [row.cells for row in part]), written)
 
 
 def stage_in(db, name, rows, **how):

@@ -41,6 +41,7 @@ from tests.support.rows import values
 
 LATER = datetime(2026, 12, 1, tzinfo=UTC)
 WHO = {"started_at": "now", "operator": "me", "host": "here", "pid": 1, "version": "0"}
+HOURS = ("00:00:00", "09:59:59", "23:59:59")
 SINCE = "bound since 2026-11-23T12:00:01.000Z by run first"
 
 
@@ -261,6 +262,28 @@ def test_what_is_stored_shorter_is_told_to_the_letter(db, device_id, create_time
     assert (before.code, before.message, before.http_status) == ("1", "why", 200)
     assert told(db, run)[0] == before
     assert (night.device_id, night.create_time) == (device_id, create_time)
+
+
+def test_moments_of_many_days_are_told_side_by_side(db):
+    """The likeliest day is that of the rows before, which may be another one, or none at all."""
+    days = ["2026-11-24", "2026-11-24", "2026-11-25", "1970-01-01", "0999-12-31", "2026-11-24"]
+    moments = [f"{day}T{hour}.{n:03}Z" for n, day in enumerate(days) for hour in HOURS]
+    moments += ["", "5", *moments] * 10
+    run = confirmed(db, "days", [valid(n, f"X{n}") for n in range(len(moments))])
+    with transaction(db):
+        for claim, moment in zip(
+            transitions.claim(db, run, 0, len(moments), 1.0), moments, strict=True
+        ):
+            at = datetime(2026, 12, 1 + claim.row % 7, 23, 59, 59, tzinfo=UTC)
+            claim.last = Attempt(
+                Refused(), "1", "", trace_id="0" * 58, sent_at=0.0, took_s=0.0, http_status=200
+            )
+            transitions.settle(db, at, [(claim, Outcome(Status.BOUND, "1", moment))])
+    night = confirmed(db, "next", [valid(n, f"X{n}") for n in range(len(moments))])
+
+    assert len(moments) > AT_ONCE
+    assert [row.create_time for row in told(db, run)] == moments
+    assert [row.create_time for row in told(db, night)] == moments
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def called(*arguments: str | Path, home: Path, check=None, **environ: str) -> Do
     code: object = None
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _log_files():
-            cli.main()
+            cli.run_command_line()
     except SystemExit as ended:
         code = ended.code
     finally:

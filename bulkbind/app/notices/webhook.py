@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import shlex
+import ssl
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -81,8 +82,12 @@ async def _request(  # noqa: PLR0917  # those of its callers
     if ending:
         url = parts._replace(path=f"{parts.path.rstrip('/')}/{ending}").geturl()
     why = ""
+    # aiohttp's own contexts may trust nobody: see `bulkbind.cli.process`.
+    tls = await in_thread(ssl.create_default_context) if parts.scheme == "https" else True
     async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=timeout_s), cookie_jar=aiohttp.DummyCookieJar()
+        connector=aiohttp.TCPConnector(ssl=tls),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         for number in range(TRIES):
             if number:
