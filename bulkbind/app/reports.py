@@ -192,12 +192,15 @@ def draft_report(
     folder = settings.out or Path("bulkbind-report") / run_id
     with drafts(folder) as draft:
         with reading(path, endpoint) as db:
-            files, users = report.write_rows(RunReader(db, find_run(db, run_id)), draft)
+            run = find_run(db, run_id)
+            reader = RunReader(db, run)
+            files, users = report.write_rows(reader, draft)
+            counted = reader.counted
         report.load_page()
         if not is_last():
             return None
         with reading(path, endpoint) as db:
-            reader = RunReader(db, find_run(db, run_id))
+            reader = RunReader(db, run, counted)
             rows = report.RowFiles(put_in_place(draft, folder, files), users)
             summary, written = report.write_rest(reader, folder, rows, goes_on)
     return Report(summary, folder, written)

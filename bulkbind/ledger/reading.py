@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from bulkbind.ledger.lines import Part
+    from bulkbind.ledger.store import View
     from bulkbind.model import LeaverRow
 
 _UNDO_SHOWN = f"CASE WHEN u.status IN {sql_list(UNBIND_PENDING)} THEN '{PENDING}' ELSE u.status END"
@@ -181,8 +182,28 @@ SELECT u, CASE status {_SHOWN_WORDS} END AS s, sum(n) AS n
 """Rows of a run by user and status as shown."""
 
 
+class Counted(NamedTuple):
+    """What is counted of a run's rows."""
+
+    rows: dict[Status, int]
+    attempts: int
+    repeats: int
+    cleaned: int
+
+
 class RunReader(OfRun):
     """One run, as reports show it."""
+
+    def __init__(self, db: View, run: int, counted: Counted | None = None) -> None:
+        """*counted*: by an earlier reader, if no row has changed since."""
+        super().__init__(db, run)
+        if counted is not None:
+            self.counted, self._counts = counted, counted.rows
+
+    @cached_property
+    def counted(self) -> Counted:
+        """What is counted of the rows, which takes time."""
+        return Counted(self._counts, *self._db.execute(_SUMS, span(self._run)).fetchone())
 
     @cached_property
     def _counts(self) -> dict[Status, int]:
@@ -263,7 +284,6 @@ class RunReader(OfRun):
         )
         run = dict(zip([column[0] for column in row.description], row.fetchone(), strict=True))
         facts = RunFacts(json.loads(run["facts"]))
-        attempts, repeats, cleaned = self._db.execute(_SUMS, span(self._run)).fetchone()
         undo = UndoReader(self._db, self._run).summary()
         leavers = LeaverReader(self._db, self._run)
         is_cut_off, spent = self._is_cut_off(RunState(run["state"])), self.live().spent
@@ -279,9 +299,9 @@ class RunReader(OfRun):
             leavers=leavers.counts(),
             leaver_reasons=leavers.reasons(),
             undo=None if undo is None else _undo_state(undo),
-            attempts=attempts,
-            posted_again_after_bound=repeats,
-            cleaned=cleaned,
+            attempts=self.counted.attempts,
+            posted_again_after_bound=self.counted.repeats,
+            cleaned=self.counted.cleaned,
             examples=changes.needing(self._db, self._run) if self._among(NEEDS_PERSON) else [],
             is_cut_off=is_cut_off,
             unanswered=self._counts.get(Status.CLAIMED, 0) if is_cut_off else 0,

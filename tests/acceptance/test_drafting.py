@@ -56,14 +56,16 @@ def written_anew(folder):
 
 async def test_the_rows_are_written_before_the_run_has_ended(tmp_path, written):
     """Once, while connections are listened to; what is told of the run follows."""
+    rows = [*fleet(8, users=1), *fleet(1, users=1), ("a code with blanks", "u", "", "")]
     async with OneTooMany().serving() as port:
-        result = await run_here(tmp_path, port, fleet(8, users=1))
+        result = await run_here(tmp_path, port, rows, on_invalid="skip")
 
     [(name, state)] = written
     assert name.startswith(".draft.")
     assert state == "sending"
     assert names(tmp_path / "fleet") == {path.name for path in result.report.files} == FILES
     assert result.report.summary.state == "done"
+    assert statuses(tmp_path / "fleet") == {"bound": 8, "duplicate": 1, "invalid": 1}
     assert content(tmp_path / "fleet") == written_anew(tmp_path)
 
 

@@ -350,12 +350,15 @@ class OneTooMany:
         )
 
 
-async def run_here(folder, port, rows, name="fleet"):
-    """Run bulkbind in this process, one request at a time, and return how it ended."""
+async def run_here(folder, port, rows, name="fleet", **more):
+    """Run bulkbind in this process, one request at a time, and return how it ended.
+
+    *more*: settings.
+    """
     config = folder / "config.yaml"
     config.write_text(SETTINGS.replace("concurrency: 4", "concurrency: 1"), encoding="utf-8")
     given = {"endpoint": f"http://127.0.0.1:{port}", "auth.token": "any"}
-    given |= {"ledger": folder / "ledger.db", "out": folder / name}
+    given |= {"ledger": folder / "ledger.db", "out": folder / name, **more}
     manifest = write_csv(folder / f"{name}.csv", rows)
     return await library.run([manifest], library.load_settings(config, given))
 
