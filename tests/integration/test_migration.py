@@ -154,11 +154,19 @@ UPDATE rows SET device_name = 'another', device_os = NULL WHERE id % 5 = 1 AND p
 UPDATE rows SET changes = 'cleaned' WHERE id % 7 = 1;
 UPDATE rows SET trace_id = 'odd', device_id = '007', create_time = '2026-02-30T00:00:00.000Z'
  WHERE id % 6 = 1 AND status = 'bound';
-UPDATE rows SET trace_id = printf('%042d', 1) || CASE id % 3 WHEN 0 THEN '00000000000001e5'
-                           WHEN 1 THEN '0000000000000485' ELSE '00000000000000f5' END
+UPDATE rows SET trace_id = printf('%042d', 1) || CASE id % 5 WHEN 0 THEN '00000000000001e5'
+                           WHEN 1 THEN '0000000000000485' WHEN 2 THEN '-000000000000017'
+                           WHEN 3 THEN '0000000000000000' ELSE '00000000000000f5' END
  WHERE id % 6 <> 1 AND status = 'bound';
 UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
 """
+GONE = """
+INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, status, duplicate_of)
+VALUES ((2 << 40) + 900, 2, 0, 900, 'gone', 'GONE1', 'first', 'skipped', NULL),
+       ((2 << 40) + 901, 2, 0, 901, 'gone', 'GONE1', 'other', 'duplicate', (2 << 40) + 900),
+       ((2 << 40) + 902, 2, 0, 902, 'else', 'GONE1', NULL, 'duplicate', (2 << 40) + 900);
+"""
+"""Rows whose device no binding and no row that was sent names any more."""
 
 
 def at_version_5(old):
@@ -184,6 +192,7 @@ def at_version_5(old):
             "'bound since ' || b.since || ' by run ' || r.run_id FROM bindings b JOIN runs r "
             "USING (run)"
         )
+        db.executescript(GONE)
         return [db.execute(query).fetchall() for query in TABLES]
 
 
@@ -200,7 +209,7 @@ def test_every_value_of_version_5_is_told_as_it_was(old):
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         of_its_own = db.execute("SELECT count(*) FROM outcomes WHERE id >> 40 = 2").fetchone()
-    assert of_its_own == (1,)  # whose time is another than its binding's
+    assert of_its_own == (2,)  # whose time is another than its binding's, and whose has none
 
 
 def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
