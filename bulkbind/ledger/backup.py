@@ -66,7 +66,7 @@ def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) 
     try:
         make_folder(target.parent)
         need_room(target.parent, bytes_of(db), f"backup {target}")
-        _delete(part)  # of one that was killed
+        delete_database(part)  # of one that was killed
         copy_database(db, part)
         if may_replace:
             part.replace(target)
@@ -76,10 +76,11 @@ def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) 
     except OSError as error:
         raise refused(what, error) from error
     finally:
-        _delete(part)
+        delete_database(part)
 
 
-def _delete(part: Path) -> None:
+def delete_database(part: Path) -> None:
+    """Delete a database, if there is one, and what SQLite keeps beside it."""
     for ending in ENDINGS:
         with suppress(OSError):  # what must go and stays is met when the copy is made
             part.with_name(part.name + ending).unlink()

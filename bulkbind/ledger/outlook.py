@@ -161,7 +161,10 @@ def _planned(status: Status) -> str:
     return f"WHEN {CODES[status]} THEN {word}"
 
 
-_STATUSES = "SELECT count(*), min(status), max(status) FROM stored_rows WHERE id BETWEEN ? AND ?"
+_STATUS = "SELECT status FROM stored_rows WHERE id BETWEEN ? AND ? LIMIT 1"
+_STATUSES = """
+SELECT count(*), count(*) FILTER (WHERE status <> ?3) FROM stored_rows WHERE id BETWEEN ?1 AND ?2
+"""
 _IS_RENAMED = """
 SELECT EXISTS (SELECT 1 FROM stored_rows r CROSS JOIN stored_bindings b ON b.device = r.device
                 WHERE r.id BETWEEN ? AND ? AND r.device IN (SELECT device FROM names)
@@ -211,11 +214,12 @@ class Outlook(OfUsers, KnownReader):
             total.update(repr(leaver).encode())
         words = f"SELECT {self._word()} AS word FROM stored_rows r WHERE r.id BETWEEN ? AND ?"  # noqa: S608  # constants
         together = f"SELECT group_concat(word, ' ') FROM ({words} ORDER BY r.id)"  # noqa: S608  # constants
-        for part in parts(self._db, self._run, LOOKED_AT):
-            if rows := self._alike(part):
+        for part, rows in self._looked_at():
+            if rows:
                 ((word,),) = self._db.execute(f"{words} LIMIT 1", part)
                 some = {word: rows}
-                total.update((word * rows).encode())
+                for first in range(0, rows, LOOKED_AT):
+                    total.update((word * min(LOOKED_AT, rows - first)).encode())
             else:
                 (text,) = self._db.execute(together, part).fetchone()
                 some = Counter((text or "").split())
@@ -224,13 +228,32 @@ class Outlook(OfUsers, KnownReader):
                 counts[word] += count
         return counts, total.hexdigest()
 
+    def _looked_at(self) -> Iterator[tuple[tuple[int, int], int]]:
+        """Yield parts of all rows, or all of them if they are alike, each with `_alike` of it."""
+        whole = span(self._run)
+        if rows := self._alike(whole):
+            yield whole, rows
+            return
+        for part in parts(self._db, self._run, LOOKED_AT):
+            yield part, self._alike(part)
+
     def _alike(self, part: tuple[int, int]) -> int:
         """Return the number of a part's rows if one word is that of all; 0 if that is not sure."""
-        rows, code, highest = self._db.execute(_STATUSES, part).fetchone()
-        if code != highest or code == CODES[Status.FAILED]:
+        (code,) = self._db.execute(_STATUS, part).fetchone() or (None,)
+        rows, others = self._db.execute(_STATUSES, (*part, code)).fetchone()
+        if others or code == CODES[Status.FAILED]:
             return 0
-        is_renamed = code == CODES[Status.SKIPPED] and int_of(self._db, _IS_RENAMED, part)
+        is_renamed = (
+            code == CODES[Status.SKIPPED]
+            and self._has_names
+            and int_of(self._db, _IS_RENAMED, part)
+        )
         return 0 if is_renamed else int(rows)
+
+    @cached_property
+    def _has_names(self) -> bool:
+        """Whether any device has been named twice: a look at all rows is saved where none has."""
+        return bool(int_of(self._db, "SELECT EXISTS (SELECT 1 FROM names)"))
 
     def user_count(self) -> int:
         """Return the number of users in valid rows."""

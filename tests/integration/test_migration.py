@@ -112,10 +112,14 @@ def test_who_waited_for_an_upgrade_finds_it_done(old):
         first.execute("BEGIN IMMEDIATE")
         waiting = threads.submit(versions.migrate, second)
         assert wait([waiting], timeout=0.3).not_done
-        for number, script in enumerate(versions.MIGRATIONS[1:], start=2):
+        for (name,) in first.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        ).fetchall():
+            first.execute(f"DROP TABLE {name}")
+        for script in versions.MIGRATIONS:
             for statement in statements(script.read_text("utf-8")):
                 first.execute(statement)
-            first.execute(f"PRAGMA user_version = {number}")
+        first.execute(f"PRAGMA user_version = {versions.VERSION}")
         first.execute("COMMIT")
         waiting.result(timeout=20)
 
@@ -154,11 +158,19 @@ UPDATE rows SET device_name = 'another', device_os = NULL WHERE id % 5 = 1 AND p
 UPDATE rows SET changes = 'cleaned' WHERE id % 7 = 1;
 UPDATE rows SET trace_id = 'odd', device_id = '007', create_time = '2026-02-30T00:00:00.000Z'
  WHERE id % 6 = 1 AND status = 'bound';
-UPDATE rows SET trace_id = printf('%042d', 1) || CASE id % 3 WHEN 0 THEN '00000000000001e5'
-                           WHEN 1 THEN '0000000000000485' ELSE '00000000000000f5' END
+UPDATE rows SET trace_id = printf('%042d', 1) || CASE id % 5 WHEN 0 THEN '00000000000001e5'
+                           WHEN 1 THEN '0000000000000485' WHEN 2 THEN '-000000000000017'
+                           WHEN 3 THEN '0000000000000000' ELSE '00000000000000f5' END
  WHERE id % 6 <> 1 AND status = 'bound';
 UPDATE bindings SET device_name = 'as bound' WHERE rowid_of % 2;
 """
+GONE = """
+INSERT INTO rows (id, run, source, line, user_id, machine_code, device_name, status, duplicate_of)
+VALUES ((2 << 40) + 900, 2, 0, 900, 'gone', 'GONE1', 'first', 'skipped', NULL),
+       ((2 << 40) + 901, 2, 0, 901, 'gone', 'GONE1', 'other', 'duplicate', (2 << 40) + 900),
+       ((2 << 40) + 902, 2, 0, 902, 'else', 'GONE1', NULL, 'duplicate', (2 << 40) + 900);
+"""
+"""Rows whose device no binding and no row that was sent names any more."""
 
 
 def at_version_5(old):
@@ -184,6 +196,7 @@ def at_version_5(old):
             "'bound since ' || b.since || ' by run ' || r.run_id FROM bindings b JOIN runs r "
             "USING (run)"
         )
+        db.executescript(GONE)
         return [db.execute(query).fetchall() for query in TABLES]
 
 
@@ -200,7 +213,7 @@ def test_every_value_of_version_5_is_told_as_it_was(old):
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         of_its_own = db.execute("SELECT count(*) FROM outcomes WHERE id >> 40 = 2").fetchone()
-    assert of_its_own == (1,)  # whose time is another than its binding's
+    assert of_its_own == (2,)  # whose time is another than its binding's, and whose has none
 
 
 def test_the_ledger_as_it_was_is_kept_beside_the_new_one(old):
@@ -233,9 +246,9 @@ def test_an_upgrade_without_room_leaves_all_as_it_was(old, monkeypatch):
     assert not old.with_name("ledger.db.version-5").exists()
 
 
-@pytest.mark.parametrize("moment", ["copy", "half", "commit"])
+@pytest.mark.parametrize("moment", ["copy", "half", "commit", "place"])
 def test_an_upgrade_that_is_killed_begins_anew(old, moment):
-    """Cut off while it copies, amid the script, or before it commits: nothing has changed."""
+    """Cut off while it copies, amid a script, at its end, or as it takes its place: no change."""
     before = at_version_5(old)
     code = KILLED.format(path=str(old), endpoint=ENDPOINT, moment=moment)
     killed = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
@@ -265,8 +278,8 @@ def kill(*_):
 
 
 def half(script):
-    for number, statement in enumerate(statements(script)):
-        if number == 30:
+    for statement in statements(script):
+        if "INTO outcomes" in statement and "FROM old.rows" in statement:
             kill()
         yield statement
 
@@ -276,6 +289,8 @@ if {moment!r} == "copy":
     backup.os.fsync = kill
 elif {moment!r} == "half":
     versions.statements = half
+elif {moment!r} == "place":
+    versions.take_place = lambda new, db: new.backup(db, pages=9, progress=kill)
 else:
     versions.statements = lambda script: [*statements(script)] + ["SELECT kill()"]
     connect = opening.sqlite3.connect
