@@ -183,6 +183,7 @@ REQUESTS = {
     "tab": lambda: outgoing("GET", X_User_Id="a\tb"),
     "app": lambda: signed(App("app1", "s3cret")),
     "token": lambda: signed(Token("AT hush")),
+    "own agent": lambda: outgoing("POST", body=b"[]", X_User_Id="u", User_Agent="another"),
 }
 
 
@@ -208,19 +209,50 @@ async def test_both_paths_write_the_same_bytes(request, name):
     assert server.requests[0].count(b"Host: ") == 1
 
 
+async def test_whatever_was_written_before_a_request_is_written_the_same():
+    """What many have in common is kept, as bytes: never where one of them has something else."""
+    async with Raw().serving() as server, http(server.url) as session:
+        for _ in range(3):
+            for make in REQUESTS.values():
+                await session.send(make(), cap=99, timeout_s=5)
+        for make in REQUESTS.values():
+            async with http(server.url) as anew:
+                await anew.send(make(), cap=99, timeout_s=5)
+
+    some = len(REQUESTS)
+    assert server.requests == server.requests[-some:] * 4
+
+
+async def test_what_is_kept_of_requests_is_bounded(monkeypatch):
+    """Of a great many kinds, what is kept is thrown away now and then."""
+    monkeypatch.setattr(connections, "MOST_KEPT", 3)
+    async with Raw().serving() as server, http(server.url) as session:
+        for number in range(20):
+            request = outgoing("POST", f"/{number}", b"{}" * number, **{f"X_{number}": "x"})
+            await session.send(request, cap=99, timeout_s=5)
+        kept = [session._fast._starts, session._fast._ends, session._fast._usual]
+
+    assert all(1 <= len(each) <= 3 for each in kept)
+    assert len(server.requests) == 20
+
+
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("bad", ["\r", "\n", "\0", "\r\nX-Evil: 1", "\x7f", "\x1b"])
 @pytest.mark.parametrize("name", ["X-User-Id", "Authorization", "X-{}"])
 async def test_nothing_is_written_that_could_end_a_header(bad, name):
     """CR, LF, NUL and their like are an error of the program, before anything is sent."""
-    request = outgoing("GET")
-    request.headers[name.format(bad)] = f"a{bad}b"
-
+    requests = [outgoing("GET"), outgoing("POST", body=b"{}"), outgoing("POST", body=b"{}")]
     async with Raw().serving() as server, http(server.url) as session:
-        with pytest.raises(ValueError, match="control character"):
-            await session.send(request, cap=99, timeout_s=5)
+        for number, request in enumerate(requests):
+            request.headers[name.format(bad)] = f"a{bad}b"
+            with pytest.raises(ValueError, match="control character"):
+                await session.send(request, cap=99, timeout_s=5)
+            if number == 1:  # the last one is like others that were written
+                usual = outgoing("POST", body=b"{}")
+                usual.headers[name.format("")] = "ab"
+                await session.send(usual, cap=99, timeout_s=5)
 
-    assert server.requests == []
+    assert len(server.requests) == 1
 
 
 # --- what was sent --------------------------------------------------------------------------------
