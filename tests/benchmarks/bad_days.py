@@ -212,7 +212,9 @@ def rough() -> dict[str, object]:
     found: dict[str, object] = {}
     for per_s in (60, 80):
         limit = ("--limit", f"{per_s}/s,tell=nothing")
-        night = lived(Day(per_s * ROUGH_FOR_S, (*limit, *faults(*ROUGH)), {"backoff_base": "100ms"}))
+        night = lived(
+            Day(per_s * ROUGH_FOR_S, (*limit, *faults(*ROUGH)), {"backoff_base": "100ms"})
+        )
         arrived = sorted(moment(line["at"]) for line in night.journal)
         in_doubt = {
             line["machine_code"]
