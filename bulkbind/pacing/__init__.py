@@ -1,6 +1,6 @@
-"""When a request may leave; no HTTP, no ledger: gate, search, learner, width, streams, pacer.
+"""When a request may leave; no HTTP, no ledger: gate, search, flight, traffic, pacer.
 
-The model on one page. A gateway that states its limit is taken at its word (`learner`). One that
+The model on one page. A gateway that states its limit is taken at its word (`search`). One that
 does not is asked by its 429s alone, and each of them costs something, so the pace moves in *legs*
 from one *event* to the next. An event is one 429, or several in a row, to where requests get
 through again.
@@ -29,13 +29,13 @@ through again.
   be spaced: there every 429 is lone, and the pace that is refused now and then is the limit.
 - **Chance**: a lone 429 well below a pace that has proven itself says nothing, and the leg goes on.
   So it does from then on after every lone 429, while they come no closer than those by chance.
-- **Places** (`width`): a limit on requests in flight refuses by level, not by pace.
+- **Places** (`flight`): a limit on requests in flight refuses by level, not by pace.
 - **Answers that slow down**: more go at once only while that brings more answers a second.
 - **Silence**: a request without an answer for several times the usual takes no place while others
   are answered: nobody waits for it. Where most are silent, one more a second leaves, to see.
 """
 
-from bulkbind.pacing.learner import Left
 from bulkbind.pacing.pacer import Limit, Pacer
+from bulkbind.pacing.search import Left
 
 __all__ = ["Left", "Limit", "Pacer"]

@@ -1,23 +1,24 @@
 """The gate of a stream, as a calculator: when the next request may leave, and what a 429 changes.
 
-A stream is everything that a limit counts as one: all requests of a run, or those of one user.
-Where the pace comes from the gate does not know, nor what other streams and the server do.
+A stream is everything that a limit counts as one: all requests of a run, or those of one user. The
+pace is `Pace`'s; of other streams, and of what is in flight, a gate knows nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-LATE_S = 0.02
-"""Timers come late, and so does whoever waits for a busy event loop: up to this much is made up for
-by requests that follow at once, or a pace would be missed by as much as each timer is late. More
-would let too many leave together at a limit that is still searched for."""
-KNOWN_LATE_S = 0.04
-"""The same where the pace is set or told: timers of a busy machine were seen 30 ms late."""
+from bulkbind.pacing.search import Event, Mark, Sent
+
+if TYPE_CHECKING:
+    from bulkbind.pacing.search import Pace
+
 COARSE_S = 0.002
-"""The same where requests have to be spaced: timers are at least about 1 ms coarse."""
+"""Timers are at least about 1 ms coarse."""
+TOGETHER = 2
+"""So many leave at once in the beginning, to see whether they may."""
 FIRST_TRY_S = 0.01
 """The first try after the very first 429; later ones come after a slot of the pace."""
 TRY_GROWTH = 0.9
@@ -32,146 +33,200 @@ PAUSE_S = 0.25
 says nothing of the limit."""
 
 
-class Sent(NamedTuple):
-    """A request as it left through a gate."""
-
-    epoch: int
-    """How often the gate had closed."""
-    number: int
-    """It was the so manieth."""
-    at: float
-    per_s: float
-    """The pace at which it left."""
-    is_binding: bool
-    """Whether the pace, and not its sender, decided when it left."""
-
-
-class StreamGate(ABC):
+class Gate:
     """What is allowed to a stream now; all moments are monotonic seconds.
 
+    Requests leave evenly, at the pace. After a 429 the next one leaves in its slot: if it gets
+    through, the 429 was a lone one. Otherwise the gate closes for all: one request alone tries,
+    with growing waits, until one gets through. Answers to requests that left before a 429 (an older
+    epoch) neither open nor close the gate.
+
     Attributes:
+        leads: Whether the limit is learned from this stream.
         next_at: Nobody sends before.
         epoch: Rises with each 429 that counts: what left before it says nothing more.
-        is_closed: One request alone tries, nobody else sends until it has got through.
         closed_at: When what closed it left.
         sent_at: When the last request left; infinite before the first.
         number: How many have left.
         trying: The permit of the one request that tries.
-        began_at: When the gate opened last.
-        through: Requests that left since, but for those that are known not to have got through.
+        waiting, out: Requests that wait for a permit, and that are in flight.
+        door: The pacer's: one request at a time waits for the gate, the others for that one.
     """
 
     __slots__ = (
-        "_began_number", "_due_at", "_tries", "began_at", "closed_at", "epoch", "is_closed",
-        "next_at", "number", "sent_at", "through", "trying",
+        "_asked", "_began", "_cost", "_due_at", "_first", "_refused", "_through", "_tried_at",
+        "_tries", "closed_at", "door", "epoch", "is_closed", "leads", "name", "next_at", "number",
+        "out", "pace", "sent_at", "trying", "waiting",
     )  # fmt: skip
 
-    def __init__(self, now: float) -> None:
-        self.next_at = self.closed_at = self._due_at = self.began_at = now
-        self.epoch = self.number = self.through = self._tries = self._began_number = 0
-        self.is_closed = False
+    def __init__(self, now: float, pace: Pace, name: str = "", *, leads: bool = True) -> None:
+        self.pace, self.name, self.leads = pace, name, leads
+        self.door = asyncio.Lock()
+        self.next_at = self.closed_at = self._due_at = self._tried_at = now
+        self.epoch = self.number = self.waiting = self.out = 0
+        self._refused = self._tries = self._cost = self._through = 0
+        self.is_closed = self._asked = False
         self.trying: int | None = None
         self.sent_at = math.inf
+        self._began = Mark(now, 0)
+        """When the gate opened last."""
+        self._first: Sent | None = None
+        """The first 429 since which no request that left later was answered."""
 
     @property
-    @abstractmethod
-    def per_s(self) -> float:
-        """Requests per second allowed now; infinite while nobody has set a limit."""
+    def opened_at(self) -> float:
+        """When it opened last."""
+        return self._began.at
 
     @property
-    def known_per_s(self) -> float:
-        """The pace where a limit sets it; infinite where none has been met or set."""
-        return self.per_s
-
-    @abstractmethod
-    def late_s(self) -> float:
-        """Return how late a request may leave so that the next one makes up for it."""
+    def through(self) -> int:
+        """Requests that left since the gate opened, but for those known to have been refused."""
+        return self.number - self._refused - self._began.through
 
     def sent(self, now: float) -> Sent:
-        """A request leaves at *now*."""
-        if self.sent_at == math.inf:
-            self.began_at = now
-        late_s, slot_s = self.late_s(), 1.0 / self.per_s
+        """A request leaves at *now*; the first ones together, unless a limit forbids it."""
+        pace, late_s = self.pace, self.pace.late_s()
+        slot_s, per_s = 1.0 / pace.per_s, pace.per_s
+        is_pause = now - max(self.next_at, self.sent_at) > max(PAUSE_S, 2 * slot_s)
+        if self.sent_at == math.inf or (is_pause and not self.is_closed):
+            self._count_from(Mark(now, self.number - self._refused))
         is_binding = now - self.next_at < max(COARSE_S, late_s) + 2 * slot_s
         self.sent_at = now
         self.number += 1
-        self.through += 1
         if slot_s:
             self.next_at = max(self.next_at, now - late_s) + slot_s
-        return Sent(self.epoch, self.number, now, self.per_s, is_binding)
+        if self.number < TOGETHER and pace.known_per_s == math.inf:
+            self.next_at = now
+        if self.leads and not self.is_closed:
+            pace.sent(Mark(now, self.number - 1 - self._refused), per_s)
+        return Sent(self.epoch, self.number, now, per_s, is_binding)
 
-    def due(self, now: float) -> float:
-        """Return how many requests may leave at once."""
-        return (now - self.next_at) * self.per_s
-
-    def sent_along(self, number: int = 1) -> None:
+    def sent_along(self, number: int) -> None:
         """So many more requests leave with the last one, and as that did."""
         self.number += number
-        self.through += number
-        self.next_at += number / self.per_s
+        self.next_at += number / self.pace.per_s
 
-    def lost(self, sent: Sent) -> None:
-        """A request has not got through."""
-        self.through -= sent.number > self._began_number
+    def lost(self) -> None:
+        """A request was refused, whatever for, or did not arrive."""
+        self._refused += 1
 
-    def restart_after_pause(self, now: float) -> bool:
-        """Count anew from *now*, where a request leaves, if none was ready for long."""
-        if now - max(self.next_at, self.sent_at) <= max(PAUSE_S, 2.0 / self.per_s):
-            return False
-        self._count_from(now, self.number)
-        return True
+    def accepted(self, sent: Sent, answer_s: float = math.inf) -> None:
+        """An answer came that was no 429; *answer_s*: how long one usually takes."""
+        if sent.epoch != self.epoch:
+            return
+        if self.is_closed:
+            self.open()
+        elif self._first is not None:
+            self._end(Mark(self._first.at, self._first.number - self._refused), closed_s=0.0)
+        elif self.leads and sent.is_binding:
+            # A sender that was not ready in time says nothing of the pace.
+            self.pace.rise(answer_s)
 
-    def continue_from(self, other: StreamGate) -> None:
-        """Take the place of another gate of the same stream."""
-        for name in StreamGate.__slots__:
-            setattr(self, name, getattr(other, name))
-
-    def _refuse(
+    def throttled(
         self,
         now: float,
-        limit: float | None,
-        window_s: float | None,
-        retry_after_s: float | None,
+        sent: Sent,
+        *,
+        limit: float | None = None,
+        window_s: float | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
-        """Close the gate after a 429: for as long as it says, or until the next try."""
-        wait_s = retry_after_s
-        is_first = wait_s is None and not self.is_closed
-        if limit and window_s and is_first and self.through >= USED_UP * limit:
-            wait_s = self.began_at + window_s - now
-        is_known = wait_s is not None and wait_s > 0
-        self._close(now, wait_s if wait_s and is_known else self._try_s(now))
-        if is_known:
+        """A 429 came, with what its text and headers state."""
+        pace = self.pace
+        self.lost()
+        self._cost += 1
+        if limit and window_s:
+            pace.stated([(limit, window_s)])
+        if sent.epoch != self.epoch:
+            return
+        opens_at, is_lone = pace.opens_at(now), self._first is None and not self.is_closed
+        if self._first is None:
+            self._first = sent
+            self._through = sent.number - self._refused
+        is_told = pace.is_stated or retry_after_s is not None
+        if is_lone and not is_told and opens_at == math.inf and pace.may_be_lone:
+            self.epoch += 1
+            self.next_at = max(self.next_at, now, sent.at + 1.0 / sent.per_s)
+            return
+        self._tried_at, self._asked = sent.at, retry_after_s is not None
+        told_s = retry_after_s or 0.0
+        if limit and window_s and is_lone and not told_s and self.through >= USED_UP * limit:
+            told_s = max(0.0, self._began.at + window_s - now)
+        if is_lone and opens_at < math.inf and not is_told:
+            self._close(now, max(opens_at - now, min(1.0 / pace.per_s, FIRST_TRY_S)))
+        else:
+            self._close(now, told_s or self._try_s(now))
+        if told_s:
             self._due_at = self.next_at
+
+    def broke_off(self, now: float, sent: Sent) -> None:
+        """A request was not answered: that shows neither that a limit is over nor what it is."""
+        if self.is_closed and sent.epoch == self.epoch:
+            self._close(now, self._try_s(now))
+
+    def forget(self) -> None:
+        """What was refused shows no limit: the server has gone away since."""
+        self._first = None
+
+    def open(self) -> None:
+        """The try, which left last, has got through: what closed the gate is over."""
+        at = Mark(self.sent_at, self.number - 1 - self._refused)
+        self.is_closed, self.trying = False, None
+        self.epoch += 1
+        self._began = at
+        if self._first is None or not (self.pace.has_learned or self.pace.through(at)):
+            # Neither a server that was away shows a limit, nor a gate that was shut from the start.
+            self._first, self._cost = None, 0
+            self._count_from(at)
+        else:
+            self._end(at, closed_s=max(at.at - self.closed_at, 0.0))
+        self.next_at = max(self.next_at, self.sent_at + 1.0 / self.pace.per_s)
+
+    def _count_from(self, at: Mark) -> None:
+        self._began = at
+        if self.leads:
+            self.pace.turn_to(at)
+
+    def lead(self) -> None:
+        """Let the limit be learned from this stream from now on."""
+        self.leads, self._first = True, None
+        self.pace.turn_to(self._began)
+
+    def _end(self, at: Mark, *, closed_s: float) -> None:
+        """Requests get through again after 429s, of which the first was lone if it took 0 s."""
+        first, self._first = self._first, None
+        if self.leads and first is not None:
+            self.pace.learn(
+                Event(
+                    refused=first,
+                    through=self._through,
+                    tried_at=self._tried_at if closed_s else first.at,
+                    at=at,
+                    cost=self._cost,
+                    closed_s=closed_s,
+                    was_asked=self._asked,
+                )
+            )
+        self._cost, self._asked = 0, False
 
     def _try_s(self, now: float) -> float:
         """Return how long to wait for the next try."""
-        slot_s = 1.0 / self.known_per_s or FIRST_TRY_S
+        if quiet_s := self.pace.quiet_s(self._tries if self.is_closed else 0):
+            return quiet_s
+        slot_s = 1.0 / self.pace.known_per_s or FIRST_TRY_S
         elapsed_s = max(0.0, now - self._due_at) if self.is_closed else 0.0
         wait_s = min(LONGEST_TRY_S, max(slot_s, TRY_GROWTH * elapsed_s))
         for window_s in COMMON_WINDOWS_S:
-            left_s = self.began_at + window_s + FIRST_TRY_S - now
+            left_s = self._began.at + window_s + FIRST_TRY_S - now
             if FIRST_TRY_S < left_s < wait_s:
                 return left_s
         return wait_s
 
     def _close(self, now: float, wait_s: float) -> None:
         if not self.is_closed:
-            self.closed_at = self._due_at = now
-            self._tries = 0
+            self.closed_at = self._first.at if self._first else now
+            self._due_at, self._tries = now, 0
         self._tries += 1
         self.is_closed = True
         self.epoch += 1
         self.next_at = now + wait_s
-
-    def _reopen(self) -> None:
-        """The try, which left last, has got through and takes its slot."""
-        self.is_closed = False
-        self.epoch += 1
-        self._count_from(self.sent_at, self.number - 1)
-
-    def _space(self) -> None:
-        """What got through last has had its slot."""
-        self.next_at = max(self.next_at, self.sent_at + 1.0 / self.per_s)
-
-    def _count_from(self, at: float, number: int) -> None:
-        self.began_at, self._began_number, self.through = at, number, self.number - number

@@ -1,7 +1,8 @@
-"""What the 429s of a gateway that states no limit say of it, as a calculator: where to go next.
+"""The pace of a stream, as a calculator: set by the operator, told by the gateway, or learned.
 
-It is asked after each event: a 429, or several in a row, and the moment at which requests get
-through again. How the model works is told at the top of the package.
+Where a gateway states no limit its 429s say what it is. They are looked at event by event: a 429,
+or several in a row, and the moment at which requests get through again. How that works is told at
+the top of the package.
 """
 
 from __future__ import annotations
@@ -10,8 +11,28 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from bulkbind.pacing.gate import Sent
+    from collections.abc import Iterable, Sequence
 
+    from bulkbind.model import ServerLimit
+
+STATED_SHARE = 0.995
+"""Share of a stated limit that is used: the server's windows and ours are never in step."""
+LEARNED_SHARE = 0.98
+"""Share of an earlier run's limit at which a run begins; it rises to it as after any 429."""
+LONGEST_PACED_S = 120.0
+"""The longest stated window over which requests are spread; a limit per hour is used up instead."""
+HELD_S = 60.0
+"""Where something is left to others, the limit itself is looked for once in so long."""
+LATE_S, SPACED_LATE_S = 0.04, 0.002
+"""Timers come late, and so does whoever waits for a busy event loop (30 ms were seen): up to this
+much is made up for by requests that follow at once. Where requests have to be spaced, they hardly
+may: timers are at least about 1 ms coarse."""
+START_PER_S = 250.0
+"""The pace before any limit is known, which doubles …"""
+DOUBLING_S, ANSWERS, DOUBLING = 0.2, 80.0, 10.0
+"""… in this time, or in that of so many answers one after the other where that is shorter (few are
+in flight then, to be refused at once), and in this many requests. Once there was a 429, it does so
+in a second at most."""
 REFUSED = 0.003
 """Share of the requests that looking for the limit may have refused."""
 CLOSED = 0.01
@@ -51,6 +72,47 @@ SLOWEST_PER_S = 0.01
 SHORTEST_S = 1e-6
 
 
+class Left(NamedTuple):
+    """What of a limit is left to others."""
+
+    share: float
+    """So much of it is used, above 0, at most 1."""
+    per_s: float
+    """And so many requests per second fewer."""
+
+    def of(self, limit_per_s: float) -> float:
+        """Return what may be used of a limit."""
+        return max(SLOWEST_PER_S, self.share * limit_per_s - self.per_s)
+
+
+NOTHING = Left(1.0, 0.0)
+
+
+class Sent(NamedTuple):
+    """A request as it left through a gate."""
+
+    epoch: int
+    """How often the gate had closed."""
+    number: int
+    """It was the so manieth."""
+    at: float
+    per_s: float
+    """The pace at which it left."""
+    is_binding: bool
+    """Whether the pace, and not its sender, decided when it left."""
+
+
+class Mark(NamedTuple):
+    """A moment, and how many requests had got through by then."""
+
+    at: float
+    through: int
+
+    def goodput(self, end: Mark, more: float = 0.0) -> float:
+        """Return the requests per second that got through from here on."""
+        return max(end.through - self.through + more, 1.0) / max(end.at - self.at, SHORTEST_S)
+
+
 class Leg(NamedTuple):
     """From *base* to *top* (requests per second) within *span* requests, then ever faster."""
 
@@ -73,33 +135,17 @@ class Event(NamedTuple):
     refused: Sent
     """The first one refused."""
     through: int
-    """So many had got through in the leg."""
+    """So many had got through before it."""
     tried_at: float
     """When the last one refused left."""
-    at: float
-    number: int
-    """When the first one that got through left, and the number of the one before it."""
+    at: Mark
+    """When the first one that got through left, not counted."""
     cost: int
     """Requests refused since the last event."""
     closed_s: float
     """0: the gate stayed open."""
     was_asked: bool
     """Whether the gateway said how long to wait, so that it may have been idle meanwhile."""
-
-
-class _Mark:
-    """A request of which is known how many got through since."""
-
-    __slots__ = ("at", "number", "per_s", "refused")
-
-    def __init__(self, at: float, number: int, per_s: float) -> None:
-        self.at, self.number, self.per_s, self.refused = at, number, per_s, 0
-
-    def through(self, number: int) -> int:
-        return number - self.number - self.refused
-
-    def goodput(self, at: float, number: int, more: float = 0.0) -> float:
-        return max(self.through(number) + more, 1.0) / max(at - self.at, SHORTEST_S)
 
 
 class _Shut(NamedTuple):
@@ -149,20 +195,54 @@ class _Period:
         self._opened = (max(after, by - 0.02) if self._hits > 1 else after, by)
 
 
-class Search:
-    """What is believed of the limit."""
+class Pace:
+    """The pace of a stream, and what is believed of its limit; moments are monotonic seconds.
 
-    def __init__(self, now: float, *, is_spaced: bool = False) -> None:
+    What the gateway states comes first, and falls only where even that is refused.
+
+    Attributes:
+        per_s: Requests per second allowed now.
+        is_found: Whether a limit was met, or is known from before.
+        is_stated: Whether the pace is the gateway's own word.
+        stated_by: The header that states it; empty: a 429's text does, or nothing.
+        told: The limit as the gateway states it, and its window in seconds; None before.
+        has_learned: Whether the gateway has shown or stated its limit in this run.
+        is_spaced: Whether the gateway refuses requests that come close together.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        cap_per_s: float | None = None,
+        learned_per_s: float | None = None,
+        *,
+        is_spaced: bool = False,
+        is_per_user: bool = False,
+        left: Left = NOTHING,
+    ) -> None:
+        """Begin with the operator's cap, and with what an earlier run learned of the gateway.
+
+        *is_per_user*: Whether each user is counted apart: few requests may be all that one is
+        allowed; *left*: what of the limit is for others.
+        """
+        self._cap = self._ceiling = cap_per_s or math.inf
+        self._stated = math.inf
+        self._windows: dict[str, float] = {}
+        """Header -> the longest time to a reset that it stated."""
+        self.stated_by = ""
+        self.told: tuple[float, float] | None = None
+        self._left = left
+        self._is_per_user = is_per_user
+        self._start_per_s = math.inf if is_per_user else START_PER_S
+        self.per_s = cap_per_s or self._start_per_s
         self.is_spaced = is_spaced
-        """Whether the gateway refuses requests that come close together."""
-        self.is_per_user = False
-        """Whether each user is counted apart: few requests may be all that one is allowed."""
-        self.is_found = False
-        """Whether a limit was met, or is known from before."""
-        self.leg = Leg(math.inf, math.inf, math.inf, math.inf)
-        self.quiet_s = 0.0
+        self.is_found = self.is_stated = self.has_learned = False
+        self._along = 0
+        self._leg = self._used = Leg(math.inf, math.inf, math.inf, math.inf)
+        """What is believed of the limit, and the pace for it: less where some is left to others."""
+        self._quiet_s = 0.0
         """How long the gateway has to be left alone after a 429; 0: its 429s are no penalties."""
-        self.turn_to(now, 0)
+        self.turn_to(Mark(now, 0))
         self._cost = 1.5
         """429s that an event costs, smoothed."""
         self._trust = 0.5
@@ -173,91 +253,178 @@ class Search:
         self._changed_at = -math.inf
         self._scale_s = SPAN_S
         self._shut: _Shut | None = None
+        if learned_per_s is not None and learned_per_s < self._cap:
+            self._begin_at(LEARNED_SHARE * learned_per_s, learned_per_s)
 
-    def turn_to(self, at: float, number: int) -> None:
+    @property
+    def known_per_s(self) -> float:
+        """The pace where a limit sets it; infinite where none has been met or set."""
+        is_free = not (self.is_found or self.is_stated) and self._ceiling == math.inf
+        return math.inf if is_free else self.per_s
+
+    def late_s(self) -> float:
+        """Return how late a request may leave so that the next one makes up for it."""
+        if not self.is_spaced:
+            return LATE_S
+        return SPACED_LATE_S if self.is_stated else max(0.0, SPACED_LATE_S - 1.0 / self.per_s)
+
+    def limit_per_s(self) -> float | None:
+        """Return the limit as the gateway has shown or stated it in this run; None: it has not."""
+        if not self.has_learned:
+            return None
+        if self.is_stated:
+            return self._stated
+        return self._leg.top if self._leg.top < math.inf else self.per_s
+
+    def cap(self, cap_per_s: float | None) -> None:
+        """Go on with another cap of the operator; None: with none."""
+        was_held, self._cap = self.per_s >= self._ceiling, cap_per_s or math.inf
+        self._ceiling = min(self._cap, self._stated)
+        if self.is_stated:
+            self._begin_at(self._stated, self._stated)
+        elif was_held:
+            # Nothing but the cap has held the pace back.
+            self.per_s = max(self.per_s, self._used.base if self.is_found else self._start_per_s)
+        self.per_s = min(self._ceiling, self.per_s)
+
+    def stated(self, limits: Iterable[tuple[float, float]]) -> None:
+        """The gateway stated limits, as requests per window and seconds: the tightest counts."""
+        told = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
+        tightest = min(told, key=lambda limit: limit[0] / limit[1], default=(math.inf, 1.0))
+        stated = STATED_SHARE * tightest[0] / tightest[1]
+        if told and stated != self._stated:
+            self.told = tightest
+            self._stated = max(stated, SLOWEST_PER_S)
+            self._ceiling = min(self._cap, self._stated)
+            self.is_stated = self.has_learned = True
+            self._begin_at(self._stated, self._stated)
+
+    def stated_in_headers(self, limits: Sequence[ServerLimit]) -> None:
+        """As `stated`; where no window is stated, it is the longest time to a reset so far."""
+        known = []
+        for item in limits:
+            window_s = item.window_s
+            if window_s is None and item.reset_s:
+                window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
+                self._windows[item.source] = window_s
+            if item.limit is not None and window_s and window_s <= LONGEST_PACED_S:
+                known.append((item.limit, window_s, item.source))
+        if known:
+            self.stated((limit, window_s) for limit, window_s, _ in known)
+            self.stated_by = min(known, key=lambda limit: limit[0] / limit[1])[2]
+
+    def rise(self, answer_s: float = math.inf) -> None:
+        """A request got through that left when the pace allowed it."""
+        if self.per_s >= self._ceiling:
+            return
+        if self._leg.top == math.inf:
+            doubling_s = min(DOUBLING_S, ANSWERS * answer_s)
+            per_s = self.per_s * 2.0 ** (1.0 / max(DOUBLING, doubling_s * self.per_s))
+        else:
+            self._along += 1
+            most = self.per_s * 2.0 ** (1.0 / max(2 * DOUBLING, self.per_s))
+            per_s = min(most, self._used.per_s(self._along))
+        self.per_s = min(self._ceiling, max(self.per_s, per_s))
+
+    # --- what the 429s say ------------------------------------------------------------------------
+
+    def turn_to(self, at: Mark) -> None:
         """What comes next is of another stream, or after a pause: nothing earlier belongs to it."""
-        self._begun = self._chain = _Mark(at, number, 0.0)
-        self._marks = [self._begun]
-        self._longer: list[tuple[float, _Mark]] = []
+        self._begun = self._chain = at
+        self._marks = [at]
+        self._marked_per_s = 0.0
+        self._longer: list[tuple[float, Mark]] = []
         self._period = _Period()
-        self._refused_number = number
+        self._refused_at = at.through
 
-    def begin_at(self, per_s: float, top: float) -> Leg:
-        """Begin with a limit that is known from before."""
-        self.is_found, self._confirmed = True, 1
-        self.leg = Leg(per_s, top, max(SHORT, SPAN_S * top), max(SHORT, BEYOND * top))
-        return self.leg
-
-    def sent(self, now: float, number: int, per_s: float) -> None:
+    def sent(self, at: Mark, per_s: float) -> None:
         """A request leaves."""
-        if per_s > 1.1 * self._marks[-1].per_s:
-            self._marks.append(_Mark(now, number - 1, per_s))
+        if per_s > 1.1 * self._marked_per_s:
+            self._marks.append(at)
+            self._marked_per_s = per_s
 
-    def lost(self, number: int) -> None:
-        """A request was refused."""
-        for mark in {self._chain, *self._marks, *(mark for _, mark in self._longer)}:
-            mark.refused += number > mark.number
-
-    @property
-    def is_early(self) -> bool:
-        """Whether the last leg was over at once."""
-        return self._early > 0
+    def through(self, at: Mark) -> int:
+        """Return how many got through in this leg."""
+        return at.through - self._begun.through
 
     @property
-    def is_sure(self) -> bool:
-        """Whether the last leg has confirmed the limit, or it is known from before."""
-        return self._confirmed > 0
+    def may_be_lone(self) -> bool:
+        """Whether a 429 may be one that closes nothing."""
+        return self.is_found and not self._quiet_s
 
     def opens_at(self, now: float) -> float:
         """Return when a window ends, where that explains a 429; else infinite."""
         return self._period.next_at(now)
 
-    def tries_late(self) -> None:
-        """A try after the quiet time was refused: it has to be longer."""
-        self.quiet_s *= 1.2
+    def quiet_s(self, tries: int) -> float:
+        """Return how long nothing may leave after so many tries in a row; 0: that is not known."""
+        if tries == 1:  # that one came too soon
+            self._quiet_s *= 1.2
+        return self._quiet_s if tries <= 1 else 0.0
 
-    def through(self, number: int) -> int:
-        """Return how many got through in this leg before a request."""
-        return self._begun.through(number)
+    def learn(self, event: Event) -> None:
+        """Go on after an event: with the next leg, or with the same one."""
+        self.has_learned = True
+        if (leg := self._after(event)) is None:
+            return
+        if self.is_stated and not self._early:
+            self._begin_at(self._stated, self._stated)
+        else:
+            self._begin(leg)
 
-    def after(self, event: Event) -> Leg:
-        """Return the next leg, or the same one if it goes on."""
+    def _begin_at(self, per_s: float, top: float) -> None:
+        """Begin with a limit that is known from before."""
+        self.is_found, self._confirmed = True, 1
+        self._begin(Leg(per_s, top, max(SHORT, SPAN_S * top), max(SHORT, BEYOND * top)))
+
+    def _begin(self, leg: Leg) -> None:
+        self._leg = self._used = leg
+        if self._left != NOTHING and (self._confirmed or self.is_stated):
+            base = self._left.of(leg.top)
+            span = math.inf if self.is_stated else max(leg.span, HELD_S * base)
+            self._used = leg._replace(base=base, top=base, span=span)
+        self.per_s = min(self._ceiling, max(self._used.base, SLOWEST_PER_S))
+        self._along = 0
+
+    def _after(self, event: Event) -> Leg | None:
+        """Return the next leg; None: the same one goes on."""
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
-        if is_first and event.through <= SPACED_AT_MOST and not self.is_per_user:
+        through = event.through - self._begun.through
+        if is_first and through <= SPACED_AT_MOST and not self._is_per_user:
             self.is_spaced = True
-        is_early = not is_first and event.through <= self._early_at_most(per_s, event.cost)
+        is_early = not is_first and through <= self._early_at_most(per_s, event.cost)
         self._early = self._early + 1 if is_early else 0
         self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
         if is_shut:
-            self._period.opened(event.tried_at, event.at)
+            self._period.opened(event.tried_at, event.at.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
             self._shut = None  # a penalty follows every 429
         goodput = self._goodput(event, span, is_first=is_first)
         if self._is_by_chance(event, goodput, is_first=is_first):
-            return self.leg
+            return None
         if is_first:
             base = max(goodput, 1 / max(event.closed_s, SHORTEST_S)) if self.is_spaced else goodput
             # The gate opened after the last try that was refused: perhaps long before the next one.
-            most = span.goodput(max(event.tried_at, event.refused.at), event.number)
-            is_vague = event.closed_s <= 2 * SPAN_S and not self.is_per_user
-            most = most if is_vague else base
+            last = Mark(max(event.tried_at, event.refused.at), event.at.through)
+            is_vague = event.closed_s <= 2 * SPAN_S and not self._is_per_user
+            most = span.goodput(last) if is_vague else base
             top = math.inf if self.is_spaced else min(max(base, (base + most) / 2), 1.5 * base)
         else:
-            base, top = self._next(event, goodput)
-        return self._begin(event, max(base, SLOWEST_PER_S), top, is_first=is_first)
+            base, top = self._next(event, goodput, through)
+        return self._next_leg(event, max(base, SLOWEST_PER_S), top, through, is_first=is_first)
 
-    def _next(self, event: Event, goodput: float) -> tuple[float, float]:
+    def _next(self, event: Event, goodput: float, through: int) -> tuple[float, float]:
         """Return base and top of the next leg, after any but the first event."""
         per_s = event.refused.per_s
-        if not (self.is_spaced or self.quiet_s):
-            is_near = event.through > NEAR * self.leg.span
+        if not (self.is_spaced or self._quiet_s):
+            is_near = through > NEAR * self._leg.span
             self._trust = self._trust + 0.2 * (1 - self._trust) if is_near else 0.7 * self._trust
-        if self.quiet_s or event.was_asked:
+        if self._quiet_s or event.was_asked:
             base = self._after_penalty(event)
             return base, base
         if self.is_spaced:
@@ -275,7 +442,7 @@ class Search:
             return max(SPACED_EARLY, 3 * (cost - 1))
         return min(EARLY, 2 + EARLY_S * per_s)
 
-    def _gone(self, event: Event) -> _Mark:
+    def _gone(self, event: Event) -> Mark:
         """Return since when the limit has been used: a longer window has begun with earlier legs.
 
         The last legs that were early count with the one before them.
@@ -291,47 +458,46 @@ class Search:
         self._longer = [*kept[-8:], (event.closed_s, self._begun)]
         return begun
 
-    def _goodput(self, event: Event, span: _Mark, *, is_first: bool) -> float:
+    def _goodput(self, event: Event, span: Mark, *, is_first: bool) -> float:
         """Return the requests per second that got through; penalties are no part of it."""
-        if self.quiet_s:
-            return self._begun.goodput(event.refused.at, event.number)
+        if self._quiet_s:
+            return self._begun.goodput(Mark(event.refused.at, event.at.through))
         # The one refused would have been the next.
-        goodput = span.goodput(event.at, event.number, 0.0 if event.closed_s else 0.5)
+        goodput = span.goodput(event.at, 0.0 if event.closed_s else 0.5)
         if event.closed_s > SPAN_S:
             return goodput
         least_s = 0.2 if is_first else 0.9
-        late = [mark for mark in self._marks[1:] if event.at - mark.at > least_s]
-        return max([goodput, *(mark.goodput(event.at, event.number) for mark in late)])
+        late = [mark for mark in self._marks[1:] if event.at.at - mark.at > least_s]
+        return max([goodput, *(mark.goodput(event.at) for mark in late)])
 
-    def _mind_penalty(self, event: Event, span: _Mark) -> None:
+    def _mind_penalty(self, event: Event, span: Mark) -> None:
         """Closed as long as the last time, though more got through than a window allows?"""
-        quiet_s, open_s = event.at - event.tried_at, event.refused.at - span.at
-        if self._shut and not self.quiet_s and not event.was_asked:
+        quiet_s, open_s = event.at.at - event.tried_at, event.refused.at - span.at
+        if self._shut and not self._quiet_s and not event.was_asked:
             closed = sorted((self._shut.closed_s, event.closed_s))
-            last, shut = event.number, self._shut
+            shut = self._shut
             is_more = any(
-                mark.through(last) > 0.9 * shut.windowful(event.refused.at - mark.at) + EARLY / 2
+                event.at.through - mark.through
+                > 0.9 * shut.windowful(event.refused.at - mark.at) + EARLY / 2
                 for mark in self._marks
             )
             if closed[1] < 1.9 * closed[0] and is_more and quiet_s > 0.25 * event.closed_s:
-                self.quiet_s = quiet_s
-        through = span.through(event.number)
+                self._quiet_s = quiet_s
+        through = event.at.through - span.through
         self._shut = _Shut(event.closed_s, through, max(open_s, SHORTEST_S))
 
     def _after_penalty(self, event: Event) -> float:
         refused = event.refused
-        least_s = max(self.quiet_s, SPAN_S)
+        least_s = max(self._quiet_s, SPAN_S)
         back = [mark for mark in self._marks if refused.at - mark.at >= least_s]
         mark = (back or [self._begun])[-1]
-        open_s = refused.at - self._begun.at
-        through = mark.through(event.number) + 1
+        through = event.at.through - mark.through + 1
         high = min(refused.per_s, through / max(least_s, refused.at - mark.at))
-        return (
-            0.97 * high if open_s > 4 * event.closed_s else min(0.97 * high, 0.85 * refused.per_s)
-        )
+        is_short = refused.at - self._begun.at <= 4 * event.closed_s
+        return min(0.97 * high, (0.85 if is_short else 1.0) * refused.per_s)
 
     def _after_early(self, event: Event, goodput: float) -> tuple[float, float]:
-        per_s, total = event.refused.per_s, self._chain.through(event.number)
+        per_s, total = event.refused.per_s, event.at.through - self._chain.through
         fall = FALLS[min(self._early, len(FALLS) - 1)] * per_s if total <= EARLY else 0.0
         base = min(max(fall, goodput if total > EARLY // 2 else 0.0), 0.95 * per_s)
         return base, max(base, 0.97 * per_s if total <= EARLY else base)
@@ -339,9 +505,9 @@ class Search:
     def _is_by_chance(self, event: Event, goodput: float, *, is_first: bool) -> bool:
         """Return whether the pace has nothing to do with it, so that the leg goes on."""
         per_s = event.refused.per_s
-        apart = (event.refused.number - self._refused_number) / max(1, event.cost)
-        self._refused_number = event.refused.number
-        was_full = event.closed_s > SHUT_SLOTS / per_s and not self.quiet_s
+        apart = (event.through - self._refused_at) / max(1, event.cost)
+        self._refused_at = event.through
+        was_full = event.closed_s > SHUT_SLOTS / per_s and not self._quiet_s
         if was_full or (self._early and per_s <= self._proven):
             self._strikes += 1
         elif not self._early:
@@ -368,32 +534,33 @@ class Search:
             self._settled = top
         return LONGEST_S if now > self._changed_at + CHANGED_S else CHANGING_S
 
-    def _begin(self, event: Event, base: float, top: float, *, is_first: bool) -> Leg:
+    def _next_leg(
+        self, event: Event, base: float, top: float, through: int, *, is_first: bool
+    ) -> Leg:
         top = max(top, base)
-        is_same = abs(top - self.leg.top) < 0.05 * self.leg.top < math.inf
+        is_same = abs(top - self._leg.top) < 0.05 * self._leg.top < math.inf
         self._confirmed = self._confirmed + 1 if is_same and not self._early else 0
-        longest_s = self._longest_s(event.at, top)
+        longest_s = self._longest_s(event.at.at, top)
         self._scale_s = max(SPAN_S, 0.7 * self._scale_s, event.closed_s)
         target = self._cost / (REFUSED + (2 / self._chance if self._chance else 0.0))
-        if self.quiet_s or event.was_asked:
+        if self._quiet_s or event.was_asked:
             target = max(target, event.closed_s * top / CLOSED)
-        short = SHORT if self.is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
+        short = SHORT if self._is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
         span = min(target, short * 4.0 ** min(self._confirmed, 16), longest_s * top)
         if not self.is_spaced:
             span = max(span, self._scale_s * top)
         if top == math.inf:
             span = SHORT
         elif event.closed_s > SHUT_SLOTS / top:
-            span = max(span, min(event.through, target))
+            span = max(span, min(through, target))
         beyond_s = max(BEYOND, self._scale_s) if is_first else BEYOND * self._scale_s
         beyond = beyond_s * top
         if self.is_spaced:
             span, beyond = SPACED_SPAN, 1.7 * SPACED_SPAN
-        elif self.quiet_s:
+        elif self._quiet_s:
             beyond = span
-        self._begun = _Mark(event.at, event.number, base)
-        self._marks = [self._begun]
+        self._begun = event.at
+        self._marks, self._marked_per_s = [self._begun], base
         if not self._early or event.closed_s > SPAN_S:
             self._chain = self._begun
-        self.leg = Leg(base, top, span, max(short, beyond))
-        return self.leg
+        return Leg(base, top, span, max(short, beyond))

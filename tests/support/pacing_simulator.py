@@ -14,8 +14,9 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.koodrive.patience import Patience
-from bulkbind.pacing.learner import NOTHING, Left, Pace
-from bulkbind.pacing.width import Flight, Traffic
+from bulkbind.pacing.flight import Flight
+from bulkbind.pacing.search import NOTHING, Left, Pace
+from bulkbind.pacing.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -277,8 +278,10 @@ class _Client:
 
     def __init__(self, world: _World, what: Simulation) -> None:
         self._world, self.what = world, what
-        pace = Pace(what.starts_at, what.cap_per_s, what.learned_per_s, left=what.left)
-        self._traffic = Traffic(pace, Flight(what.starts_at, what.concurrency))
+        begin = what.starts_at
+        self._pace = Pace(begin, what.cap_per_s, what.learned_per_s, left=what.left)
+        self._traffic = Traffic(begin, self._pace, Flight(begin, what.concurrency))
+        self._gate = self._traffic.gate("", begin)
         self.patience = Patience(PATIENCE_S)
         self._waiting, self._through = what.requests, 0
         self._wakes_at = math.inf
@@ -290,24 +293,19 @@ class _Client:
 
     def send(self) -> None:
         """Send all that may leave now; else wake when the next one may."""
-        traffic, gate, ran, world = self._traffic, self._traffic.gate, self.ran, self._world
+        traffic, ran, world = self._traffic, self.ran, self._world
         while self._waiting:
             now = world.now
-            if gate.is_closed and gate.trying is not None:
-                until = traffic.tried_until()
-                traffic.waited(now, until)
-                if gate.trying is not None:
-                    return self._wake(until)
-            elif not traffic.has_place(now):
-                return self._wake(traffic.place_at())
-            elif now < (due_at := max(gate.next_at, traffic.flight.next_at)):
+            due_at = traffic.due_at(self._gate, now)
+            if due_at <= now:
+                due_at = traffic.clear_at(now)
+            if due_at > now:
                 return self._wake(due_at)
-            else:
-                permit = traffic.sent(now)
-                self._waiting -= 1
-                ran.most_in_flight = max(ran.most_in_flight, traffic.in_flight())
-                ran.fastest_per_s = max(ran.fastest_per_s, gate.per_s)
-                world.at(now + world.network_s(), world.arrives, self, permit)
+            permit = traffic.sent(self._gate, now)
+            self._waiting -= 1
+            ran.most_in_flight = max(ran.most_in_flight, traffic.in_flight())
+            ran.fastest_per_s = max(ran.fastest_per_s, self._pace.per_s)
+            world.at(now + world.network_s(), world.arrives, self, permit)
         return None
 
     def _wake(self, at: float) -> None:
@@ -327,19 +325,20 @@ class _Client:
         traffic, now = self._traffic, self._world.now
         out, was_silent = traffic.ended(permit, now)
         if self.what.limits:
-            traffic.gate.stated(self.what.limits)
+            self._pace.stated(self.what.limits)
         if is_broken:
-            traffic.unanswered(out, now, was_silent=was_silent, is_away=False)
+            traffic.unanswered(permit, out, now, was_silent=was_silent, is_away=False)
         else:
-            self.patience.answered(now, now - out.sent_at)
-            traffic.accepted(out, now)
+            self.patience.answered(now, now - out.sent.at)
+            traffic.accepted(permit, out, now)
         self._ended()
 
     def timed_out(self, permit: int) -> None:
         self.ran.timed_out += 1
-        out, was_silent = self._traffic.ended(permit, self._world.now)
-        self.patience.timed_out(out.sent_at)
-        self._traffic.unanswered(out, self._world.now, was_silent=was_silent, is_away=False)
+        traffic, now = self._traffic, self._world.now
+        out, was_silent = traffic.ended(permit, now)
+        self.patience.timed_out(out.sent.at)
+        traffic.unanswered(permit, out, now, was_silent=was_silent, is_away=False)
         self._ended()
 
     def _ended(self) -> None:
@@ -352,9 +351,5 @@ class _Client:
         self.ran.refused += 1
         self._waiting += 1
         out, _ = self._traffic.ended(permit, self._world.now)
-        self._traffic.gate.refusal_took(self._world.now - out.sent_at)
-        told = self.what.told
-        gate = self._traffic.gate
-        if not self._traffic.explained(out, self._world.now, gate, out.sent, is_told=bool(told)):
-            gate.throttled(self._world.now, out.sent, **told)
+        self._traffic.throttled(permit, out, self._world.now, **self.what.told)
         self.send()

@@ -71,7 +71,7 @@ class Gauge:
         return abs(per_s - self._known_per_s) > ANOTHER * self._known_per_s
 
     def _closed_s(self) -> float:
-        return self._pacer.closed_for_s() if self._pacer.state.is_closed else 0.0
+        return self._pacer.closed_for_s() if self._pacer.is_closed else 0.0
 
     def source(self) -> str:
         """Return the origin of that limit."""
@@ -116,8 +116,8 @@ class Gauge:
         The operator said so, the endpoint is away, or the gateway refuses and has shown no limit.
         """
         pacer = self._pacer
-        is_refused = pacer.state.is_closed and pacer.per_s() is None
-        return pacer.is_paused or pacer.state.is_away or is_refused
+        is_refused = pacer.is_closed and pacer.per_s() is None
+        return pacer.is_paused or pacer.is_away or is_refused
 
     def trouble(self) -> str:
         """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""
@@ -142,15 +142,15 @@ class Gauge:
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
             until = self._moment(closed_s)
-            if self._pacer.state.is_away:
+            if self._pacer.is_away:
                 return f"the endpoint is away{self._why()}; tried again at {until}"
-            is_refused = self._pacer.state.is_closed
+            is_refused = self._pacer.is_closed
             return (
                 f"the gateway refuses (429) until {until}" if is_refused else f"paced until {until}"
             )
-        if self._pacer.state.is_away:
+        if self._pacer.is_away:
             return f"the endpoint is away{self._why()}; one request tries"
-        if self._pacer.state.is_closed:
+        if self._pacer.is_closed:
             return "the gateway refuses (429); one request tries"
         return self._waits_for_others()
 

@@ -126,12 +126,12 @@ def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
     """
     if send.is_per_user:
         return False
-    learner = pacer.streams.learner
-    if learner.is_closed:
+    if pacer.is_closed:
         return True
     if (places := pacer.in_flight()) is not None:
         return places <= FEW_PLACES
-    return (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
+    learner = pacer.learner
+    return (learner.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
 
 
 def _hub(

@@ -8,7 +8,7 @@ import pytest
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, TimeUse, Unreachable
-from bulkbind.pacing import Limit, Pacer, width
+from bulkbind.pacing import Limit, Pacer, flight, traffic
 from tests.support.fake_clock import FakeClock
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ async def test_an_answer_that_was_read_closes_no_gate(clock):
     for _ in range(50):
         pacer.report(await pacer.permit(), NoAnswer(was_read=True))
 
-    assert not pacer.state.is_closed
+    assert not pacer.is_closed
     assert clock.monotonic() < 0.2
 
 
@@ -138,7 +138,7 @@ async def test_a_forgotten_try_makes_room_for_another(clock):
     pacer.forget(await pacer.permit())
     await asyncio.wait_for(pacer.permit(), 5)
 
-    assert pacer.state.is_closed
+    assert pacer.is_closed
 
 
 async def test_a_permit_may_be_had_at_once_or_not_at_all(clock):
@@ -258,7 +258,7 @@ async def test_headers_never_lift_the_cap():
 async def test_no_more_are_in_flight_than_is_useful(clock):
     """At first few requests are in flight; another one leaves when one is answered."""
     pacer = Pacer(clock, StopSignal())
-    permits = [await pacer.permit() for _ in range(width.START)]
+    permits = [await pacer.permit() for _ in range(flight.START)]
     more = asyncio.create_task(pacer.permit())
     await clock.sleep(1.0)
     was_done = more.done()
@@ -293,7 +293,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
     given = [clock.monotonic() for _ in range(3) if await pacer.permit()]
 
     assert pacer.in_flight() == 3
-    assert given[2] - given[1] == pytest.approx(width.SPREAD * 0.1 / 3, rel=0.1)
+    assert given[2] - given[1] == pytest.approx(flight.SPREAD * 0.1 / 3, rel=0.1)
     assert pacer.paced_s < 0.01
 
 
@@ -382,7 +382,7 @@ async def test_silent_requests_hold_nobody_up(clock, per_user, is_silent):
 
     assert load.answered_at < 8.0 + 3.0
     assert clock.monotonic() < 8.0 + 3.0 + TIME_OUT_S
-    assert load.most <= width.START + 9
+    assert load.most <= flight.START + 9
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 6, 32])
@@ -402,7 +402,7 @@ async def test_a_server_that_falls_silent_gets_few_more(clock):
     await clock.sleep(20.0)
 
     assert load.answered_at == pytest.approx(2.0, abs=0.1)
-    assert load.most <= 2 * width.START + 18
+    assert load.most <= 2 * flight.START + 18
     running.cancel()
 
 
@@ -412,7 +412,7 @@ async def test_time_outs_of_what_left_long_ago_do_not_close_the_gate(clock):
     pacer = Pacer(clock, StopSignal(), 60.0, concurrency=32)
     await Load(pacer, clock, SILENT["eight in a row"]).run(60 * 40, 32)
 
-    assert pacer.state.epoch == 0
+    assert not pacer.time.seconds(TimeUse.AWAY)
     assert pacer.cooled_s == 0.0
     assert clock.monotonic() < 40 + 3.0
 
@@ -449,13 +449,13 @@ def test_what_leaves_at_once_counts_as_if_each_left_alone(monkeypatch, verdicts)
     """Far from any limit, requests share what is known of them; what comes of it is the same."""
     clock = FakeClock()
     pacers = [busy(clock, verdicts, by_groups=True), busy(clock, verdicts)]
-    monkeypatch.setattr(width, "MANY", float("inf"))
+    monkeypatch.setattr(traffic, "MANY", float("inf"))
     pacers.append(busy(clock, verdicts))
     clock.advance(30.0)
 
     by_groups, together, alone = [
         (
-            *(pacer.state.number, pacer.state.through, pacer.state.is_closed, pacer.per_s()),
+            *(pacer.traffic.gate("", 0.0).number, pacer.is_closed, pacer.per_s()),
             *(pacer.flight.wide, pacer.time.silent()[0]),
         )
         for pacer in pacers

@@ -8,7 +8,7 @@ from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, ServerLimit, Throttled, Unreachable
 from bulkbind.pacing import Limit, Pacer
-from bulkbind.pacing.streams import KEEP_S
+from bulkbind.pacing.traffic import KEEP_S
 from bulkbind.sandbox.limiters import Bucket, Window
 from tests.support.fake_clock import FakeClock
 
@@ -146,7 +146,7 @@ async def test_users_with_nothing_to_do_are_forgotten(clock):
     for number in range(20_000):
         clock.advance(0.01)
         await sent(pacer, clock, f"u{number}", 1)
-        most = max(most, len(pacer.streams.users))
+        most = max(most, len(pacer.traffic.gates))
 
     assert most <= (KEEP_S + 1) / 0.01
 
@@ -159,7 +159,7 @@ async def test_users_who_were_asked_for_and_sent_nothing_are_forgotten(clock):
         assert not pacer.is_far(f"asked{number}")
         await sent(pacer, clock, f"sent{number}", 1)
 
-    assert len(pacer.streams.users) <= 2 * (KEEP_S + 1) / 0.1
+    assert len(pacer.traffic.gates) <= 2 * (KEEP_S + 1) / 0.1
 
 
 async def test_a_guide_with_nothing_left_to_send_holds_nobody(clock):
@@ -247,7 +247,7 @@ async def test_a_stop_ends_every_wait(clock):
     ends = await asyncio.gather(*waiters, return_exceptions=True)
 
     assert all(isinstance(end, DrainedError) for end in ends)
-    assert pacer.streams.users["ann"].waiting == 0
+    assert pacer.traffic.gates["ann"].waiting == 0
 
 
 async def test_a_cancelled_waiter_gives_its_turn_back(clock):

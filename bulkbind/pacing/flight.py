@@ -1,24 +1,10 @@
-"""How many requests may be in flight, and which ones are, as calculators.
-
-`Flight` knows how long answers take, and how many were in flight; `Places`, a limit on that which
-the gateway has shown; `Traffic`, what is on its way, what of it has fallen silent, and whether the
-server is there. Whose requests those are they do not know.
-"""
+"""How many requests may be in flight, as a calculator: what the server works on, and its limit."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bulkbind.pacing.gate import COARSE_S
-from bulkbind.pacing.learner import TOGETHER
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bulkbind.pacing.gate import Sent, StreamGate
-    from bulkbind.pacing.learner import Pace
 
 LEVEL, MOSTLY = 1 / 16, 0.9
 """What becomes of requests at a level is averaged over the last sixteen; a level at which fewer
@@ -89,9 +75,9 @@ class Places:
             if self._used >= self._wait:
                 self._is_trying, self._beyond = True, 0
 
-    def throttled(self, now: float, in_flight: int, sent: Sent, last: int) -> bool:
-        """A 429 came for one of *in_flight*, *last* left since; return whether this explains it."""
-        if sent.number <= self._seen:
+    def throttled(self, now: float, in_flight: int, number: int, last: int) -> bool:
+        """The *number*-th got a 429, one of *in_flight*, *last* left last: does this explain it?"""
+        if number <= self._seen:
             return self.limit < math.inf
         self._note(in_flight, 0.0)
         is_within, is_known = in_flight <= self.limit, self.limit < math.inf
@@ -149,10 +135,8 @@ GAIN = 1.25
 """Twice as many in flight are worth it if they bring a quarter more answers a second."""
 HELD_S = 60.0
 """Where they did not, it is tried again after this long."""
-LAST, OVERLOADED = 50, 10
-"""So many of the last 50 unanswered are a sign of overload, or …"""
-IN_A_ROW = 3
-"""… so many one after the other."""
+IN_A_ROW, ANSWERED = 3.0, 0.9
+"""So many unanswered requests are a sign of overload; each one answered takes a tenth away."""
 SILENT_S, SILENT = 0.3, 4.0
 """A request is silent after four times as long as answers usually take, and at least 0.3 s: while
 it takes one of few places, a 429 looks like a limit on those in flight."""
@@ -161,10 +145,9 @@ OVERDUE_S = 1.0
 UNKNOWN_S = 2.0
 """Before the first answer, what has been under way for longer counts as time of silence. It keeps
 its place: nothing shows yet that the server answers others."""
-SERVED, UNSERVED = 1 / 2, 7 / 8
-"""It takes no place while most requests are answered: each answer in time halves what is missing of
-a whole, each silence leaves seven eighths, and a half says so. Where it does not, one more leaves
-after each such time, to see."""
+MUTE = 6
+"""It takes no place while fewer than so many have fallen silent, of which each answer in time takes
+back half, or more. Where more have, one more leaves after each such time, to see."""
 
 
 class Flight:
@@ -175,36 +158,36 @@ class Flight:
     doubles while that brings more answers a second (those in flight over an answer's mean time,
     Little's law) or answers are quick all the same; else it falls again. A paced run has as many as
     its pace needs (rate times latency), and a margin.
+
+    Attributes:
+        most: Never more than this are in flight, the operator's `--concurrency`.
+        next_at: No request leaves before that moment.
+        took_s: A smoothed answer's time; 0 before the first.
+        silent_s: After so many seconds a request is silent; infinite before the first answer.
     """
 
     __slots__ = (
-        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_sent_at", "_served", "_set_at",
+        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_mute", "_sent_at", "_set_at",
         "_sum_s", "_unanswered", "_undone_per_s", "_wide", "most", "next_at", "places", "silent_s",
         "took_s",
     )  # fmt: skip
 
     def __init__(self, now: float, most: int) -> None:
-        """*most*: never more than this are in flight, the operator's `--concurrency`."""
         self.most = most
         self._wide = min(START, most)
         self.places = Places()
         self.next_at = now
-        """No request leaves before that moment."""
         self._grow_at, self._set_at = now + DOUBLING_S, -math.inf
         self._answers, self._sum_s = 0, 0.0
         """Answers since the width has changed, and the time that they took together."""
         self.took_s = 0.0
-        """A smoothed answer's time; 0 before the first."""
         self.silent_s = math.inf
-        """After so many seconds a request is silent; infinite before the first answer."""
         self._before_per_s = 0.0
         """Answers per second before the last doubling."""
         self._undone_per_s = 0.0
         """The same, once that was taken back and until it has been seen again."""
-        self._unanswered = 0
-        """The last requests, a bit each, the latest the lowest: whether it stayed unanswered."""
-        self._served = 0.0
-        """How far requests are answered in time, from 0 to 1."""
+        self._unanswered = 0.0
+        self._mute = MUTE
         self._sent_at = -math.inf
         self._carried_s = 0.0
 
@@ -228,6 +211,11 @@ class Flight:
     def overdue_s(self) -> float:
         """After so many seconds without an answer a request is only waited for."""
         return self.again_s if self.took_s else UNKNOWN_S
+
+    @property
+    def is_served(self) -> bool:
+        """Whether most requests were answered in time of late."""
+        return self._mute < MUTE
 
     def useful(self, per_s: float) -> int:
         """Return how many may be in flight at this pace, at least 1."""
@@ -255,14 +243,9 @@ class Flight:
         is_free = self.is_served or now >= self._sent_at + self.again_s
         return (heard if is_free else in_flight) < self.useful(per_s)
 
-    @property
-    def is_served(self) -> bool:
-        """Whether most requests were answered in time of late."""
-        return self._served >= SERVED
-
     def fell_silent(self) -> None:
         """A request in flight has become a silent one."""
-        self._served *= UNSERVED
+        self._mute += 1
 
     def sent(self, now: float) -> None:
         """A request leaves: at a limit, what comes back in a bunch does not leave in one."""
@@ -277,9 +260,8 @@ class Flight:
         *heard*: that many did, the last of them so.
         """
         if took_s < self.silent_s:
-            self._served += SERVED * (1.0 - self._served)
-        if self._unanswered:
-            self._note(0, heard)
+            self._mute = min(self._mute, 2 * MUTE - 1) // 2
+        self._unanswered *= ANSWERED**heard
         usual_s = min(took_s, self.silent_s)
         self.took_s += (usual_s - self.took_s) * (0.25 if self.took_s else 1.0)
         self.silent_s = max(SILENT_S, SILENT * self.took_s)
@@ -313,216 +295,12 @@ class Flight:
         self._wide, self._set_at, self._grow_at = max(1, wide), now, now + held_s
         self._answers, self._sum_s = 0, 0.0
 
-    def unanswered(self, now: float, *, was_silent: bool = False) -> None:
-        """A request was waited for in vain: several make fewer go at once, for a while.
-
-        *was_silent*: it left long ago, and those that left since were answered in time.
-        """
-        self._note(1)
-        in_a_row = (1 << IN_A_ROW) - 1
-        is_row = self._unanswered & in_a_row == in_a_row and not was_silent
-        if not is_row and self._unanswered.bit_count() < OVERLOADED:
+    def unanswered(self, now: float) -> None:
+        """A request was waited for in vain: several make fewer go at once, for a while."""
+        self._unanswered += 1.0
+        if self._unanswered < IN_A_ROW:
             return
-        self._unanswered = 0
+        self._unanswered = 0.0
         self.places.unanswered()
         self._before_per_s = self._undone_per_s = 0.0
         self._set(now, self._wide // 2, DOUBLING_S)
-
-    def _note(self, unanswered: int, requests: int = 1) -> None:
-        self._unanswered = (self._unanswered << requests | unanswered) & ((1 << LAST) - 1)
-
-
-MANY = 64
-"""Requests may leave along with another where the pace allows so many at once."""
-
-
-@dataclass(slots=True)
-class Out:
-    """A request on its way: as it left the gate of all, and how many were in flight with it."""
-
-    sent: Sent
-    in_flight: int
-    along: int = 0
-    """How many left along with it, which share this."""
-    heard: int = 0
-    """How many of all these were accepted and have not been learned from."""
-
-    @property
-    def sent_at(self) -> float:
-        """When it left."""
-        return self.sent.at
-
-
-class Traffic:
-    """What is on its way to the server: through the gate of all, and so many as `Flight` allows."""
-
-    def __init__(self, gate: Pace, flight: Flight, learner: Pace | None = None) -> None:
-        """*learner*: whose limit is searched for, if that is not the gate of all."""
-        self.gate = gate
-        self.flight = flight
-        self.learner = learner or gate
-        self._permits = 0
-        self._out: dict[int, Out] = {}
-        """What is in flight by its permit, the earliest first, but for …"""
-        self._silent: dict[int, Out] = {}
-        """… what has been for much longer than answers take."""
-
-    def in_flight(self) -> int:
-        """Return how many requests are, the silent ones too."""
-        return len(self._out) + len(self._silent)
-
-    def is_clear(self, now: float) -> bool:
-        """Return whether a request may leave now that is not the one that tries."""
-        gate = self.gate
-        is_due = not gate.is_closed and now >= max(gate.next_at, self.flight.next_at)
-        return is_due and self.has_place(now)
-
-    def has_place(self, now: float) -> bool:
-        """Return whether one more may be in flight."""
-        self._find_silent(now)
-        silent = len(self._silent)
-        return self.flight.has_place(now, self.gate.known_per_s, len(self._out) + silent, silent)
-
-    def place_at(self) -> float:
-        """Return when another place may be had though no answer comes; infinite: never."""
-        if self.in_flight() >= self.flight.most:
-            return math.inf
-        out = next(iter(self._out.values()), None)
-        if out is None:
-            return self.gate.sent_at + self.flight.again_s
-        return out.sent_at + self.flight.silent_s
-
-    def _find_silent(self, now: float) -> None:
-        while self._out:
-            permit, out = next(iter(self._out.items()))
-            if out.sent_at + self.flight.silent_s > now:
-                return
-            self._silent[permit] = self._out.pop(permit)
-            self.flight.fell_silent()
-
-    def sent(self, now: float) -> int:
-        """A request leaves; return its permit."""
-        sent = self.gate.sent(now)
-        self.flight.sent(now)
-        self._permits = permit = self._permits + 1
-        self._out[permit] = self._last = Out(sent, len(self._out) + 1)
-        if self.gate.is_closed:
-            self.gate.trying = permit
-        return permit
-
-    def room(self, now: float) -> int:
-        """Return how many may leave along with the last one: none but far from any limit."""
-        gate, places = self.gate, self.flight.places
-        is_free = gate.known_per_s == places.limit == math.inf and not gate.is_closed
-        if not is_free or (due := gate.due(now)) < MANY:
-            return 0
-        return max(0, int(min(due, self.flight.wide - self.in_flight())))
-
-    def sent_along(self) -> int:
-        """A request leaves along with the last one; return its permit."""
-        self.gate.sent_along()
-        out = self._last
-        self._permits = permit = self._permits + 1
-        self._out[permit] = out
-        out.along += 1
-        out.in_flight = len(self._out)
-        return permit
-
-    def sent_all_along(self, number: int) -> range:
-        """So many leave along with the last one; return their permits."""
-        self.gate.sent_along(number)
-        first = self._permits + 1
-        self._permits += number
-        permits = range(first, first + number)
-        self._out.update(dict.fromkeys(permits, self._last))
-        self._last.along += number
-        self._last.in_flight = len(self._out)
-        return permits
-
-    def accepted_all_along(self, permits: Sequence[int]) -> list[int]:
-        """Take out of what was accepted what `accepted_along` would; return the others."""
-        return [permit for permit in permits if not self.accepted_along(permit)]
-
-    def accepted_along(self, permit: int) -> bool:
-        """Take out what was accepted if others of those that left along with it are still out.
-
-        All are learned from at once when the last is heard. Returns: Whether it was taken out.
-        """
-        out = self._out.get(permit)
-        if out is None or out.heard >= out.along or self.gate.is_closed:
-            return False
-        del self._out[permit]
-        out.heard += 1
-        return True
-
-    def tried_until(self) -> float:
-        """Return until when the request that tries is waited for; infinite: until it is answered.
-
-        A server that is away shows nothing by not answering, but that one may be lost.
-        """
-        gate = self.gate
-        return gate.sent_at + self.flight.again_s if gate.is_away else gate.sure_at()
-
-    def waited(self, now: float, until: float) -> None:
-        """The request that tries has got through if it was waited for; else another one tries."""
-        gate = self.gate
-        if not gate.is_closed or gate.trying is None or now < until:
-            return
-        gate.trying = None
-        if gate.is_away:
-            gate.silent(now)
-        else:
-            gate.sure()
-
-    def ended(self, permit: int, now: float) -> tuple[Out, bool]:
-        """Take out a request that has ended; return it, and whether it was silent."""
-        self._find_silent(now)
-        is_trying = permit == self.gate.trying
-        if is_trying:
-            self.gate.trying = None
-        was_silent = permit not in self._out
-        out = (self._silent if was_silent else self._out).pop(permit)
-        out.along = 0  # the others are told apart from here on
-        return out, was_silent and not is_trying
-
-    def forget(self, permit: int) -> None:
-        """Take out a request that was broken off."""
-        if permit == self.gate.trying:
-            self.gate.trying = None
-        self._out.pop(permit, None)
-        self._silent.pop(permit, None)
-
-    def explained(
-        self, out: Out, now: float, gate: StreamGate, sent: Sent, *, is_told: bool
-    ) -> bool:
-        """Return whether a limit on requests in flight explains a 429.
-
-        *gate*, *sent*: the gate of its stream, and as it left there; *is_told*: the 429 says what
-        it is about.
-        """
-        learner = self.learner
-        is_about_rate = gate.is_closed or sent.epoch != gate.epoch or is_told
-        # The first ones leave together on purpose.
-        is_search = learner.search.is_found or out.sent.number > TOGETHER
-        if is_about_rate or learner.search.is_spaced or not is_search:
-            return False
-        if not self.flight.places.throttled(now, out.in_flight, out.sent, self.gate.number):
-            return False
-        gate.lost(sent)
-        return True
-
-    def accepted(self, out: Out, now: float) -> None:
-        """An answer came that was no 429."""
-        self.gate.answer_s = self.flight.took_s or math.inf
-        self.gate.accepted(out.sent)
-        heard, out.heard = 1 + out.heard, 0
-        self.flight.accepted(now, out.in_flight, now - out.sent_at, heard)
-
-    def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
-        """No answer came; *is_away*: not even a connection."""
-        # What left long before others that were answered does not say that the server is away.
-        is_past = was_silent and self.flight.is_served
-        if not is_past:
-            self.gate.unanswered(now, out.sent, is_away=is_away)
-        if not is_away:
-            self.flight.unanswered(now, was_silent=is_past)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from bulkbind.pacing import width
-from bulkbind.pacing.gate import COARSE_S, Sent
-from bulkbind.pacing.width import Flight, Places
+from bulkbind.pacing import flight
+from bulkbind.pacing.flight import Flight, Places
+from bulkbind.pacing.gate import COARSE_S
 
 
 def filled(state, seconds, took_s, *, begin=0.0):
@@ -79,7 +79,7 @@ def test_a_paced_run_has_as_many_as_its_pace_needs():
     state = Flight(0.0, 64)
     filled(state, 5.0, 0.1)
 
-    assert state.useful(10.0) == 2 * 1 + width.MARGIN
+    assert state.useful(10.0) == 2 * 1 + flight.MARGIN
     assert state.useful(math.inf) == 64
 
 
@@ -90,26 +90,21 @@ def test_what_is_on_its_way_to_a_worker_is_under_way_as_well():
 
     state.carried(0.5)
 
-    assert state.useful(10.0) == 2 * 1 + 5 + width.MARGIN
-
-
-def sent(number):
-    """Return the so manieth request."""
-    return Sent(0, number, 0.0, 100.0, is_binding=True)
+    assert state.useful(10.0) == 2 * 1 + 5 + flight.MARGIN
 
 
 def met(places, limit):
     """Let requests at every level up to a limit through, and refuse one beyond it."""
     for level in range(1, limit + 1):
         places.accepted(level)
-    assert places.throttled(0.0, limit + 1, sent(limit + 1), limit + 1)
+    assert places.throttled(0.0, limit + 1, limit + 1, limit + 1)
     return places
 
 
 def test_a_limit_in_flight_is_met_by_fewer():
     """16 got through, the 17th and what left with it did not: 16 at once from now on."""
     places = met(Places(), 16)
-    explained = [places.throttled(0.0, level, sent(17), 32) for level in range(18, 33)]
+    explained = [places.throttled(0.0, level, 17, 32) for level in range(18, 33)]
 
     assert all(explained)
     assert places.limit == places.wide == 16
@@ -133,17 +128,17 @@ def test_a_limit_that_stays_is_tried_less_and_less_often():
         while places.wide == places.limit:
             places.accepted(16)
             waits[-1] += 1
-        assert places.throttled(0.0, 17, sent(number), number)
+        assert places.throttled(0.0, 17, number, number)
 
     assert waits[:3] == [34, 68, 136]
-    assert waits[-1] == width.LEAST_OFTEN
+    assert waits[-1] == flight.LEAST_OFTEN
 
 
 def test_a_limit_in_flight_may_be_one_lower():
     """One that was in flight had just been answered: refused at 16, too, it is 15."""
     places = met(Places(), 16)
 
-    assert places.throttled(0.0, 16, sent(20), 20)
+    assert places.throttled(0.0, 16, 20, 20)
     assert places.limit == 15
 
 
@@ -153,7 +148,7 @@ def test_a_limit_of_rate_is_not_taken_for_one_in_flight():
     for level in range(1, 17):
         places.accepted(level)
 
-    assert not places.throttled(0.0, 15, sent(20), 20)
+    assert not places.throttled(0.0, 15, 20, 20)
     assert places.limit == math.inf
 
 
@@ -162,10 +157,10 @@ def test_a_limit_in_flight_that_explains_nothing_is_dropped():
     places, number, refused = met(Places(), 16), 100, 0
     while places.limit < math.inf:
         refused, number = refused + 1, number + 1
-        places.throttled(1.0, int(places.limit), sent(number), number)
+        places.throttled(1.0, int(places.limit), number, number)
 
     assert refused < 10
-    assert not places.throttled(2.0, 20, sent(200), 200)
+    assert not places.throttled(2.0, 20, 200, 200)
 
 
 def test_a_few_429s_of_a_rate_leave_a_limit_in_flight():
@@ -174,7 +169,7 @@ def test_a_few_429s_of_a_rate_leave_a_limit_in_flight():
     for number in range(100, 1000):
         places.accepted(8)
         if number % 100 == 0:
-            assert not places.throttled(0.0, 8, sent(number), number)
+            assert not places.throttled(0.0, 8, number, number)
 
     assert places.limit == 16
 
@@ -196,14 +191,14 @@ def test_what_leaves_at_a_limit_in_flight_is_spread():
     state.sent(0.4)
 
     assert before == 0.0
-    assert state.next_at == pytest.approx(0.4 - COARSE_S + width.SPREAD * 0.1 / 4)
+    assert state.next_at == pytest.approx(0.4 - COARSE_S + flight.SPREAD * 0.1 / 4)
 
 
 def test_silence_makes_fewer_go_at_once():
     """Requests in a row that were waited for in vain halve the flight."""
     state = Flight(0.0, 64)
     now = grown_to(state, 64)
-    for _ in range(width.IN_A_ROW):
+    for _ in range(int(flight.IN_A_ROW)):
         state.unanswered(now)
 
     assert state.wide == 32
@@ -231,7 +226,7 @@ def test_silence_among_answers_leaves_a_limit_in_flight():
     now = limited_to(state, 16)
     state.unanswered(now)
     after_one = state.wide
-    for _ in range(width.IN_A_ROW - 1):
+    for _ in range(int(flight.IN_A_ROW) - 1):
         state.unanswered(now)
 
     assert (after_one, state.wide) == (16, 8)
@@ -249,19 +244,19 @@ def served(most=32, took_s=0.05):
 def test_a_silent_request_takes_no_place():
     """Four may be in flight, and four are: with a silent one among them, one more may leave."""
     state, now = served()
-    full = state.has_place(now, 60.0, width.START, 0)
+    full = state.has_place(now, 60.0, flight.START, 0)
     state.fell_silent()
 
     assert not full
-    assert state.has_place(now, 60.0, width.START, 1)
+    assert state.has_place(now, 60.0, flight.START, 1)
 
 
 def test_however_many_are_silent_no_more_are_in_flight_than_allowed():
     """Eighteen silent ones take no place, but the operator's `--concurrency` counts them."""
     state, now = served()
 
-    assert state.has_place(now, 60.0, 18 + width.START - 1, 18)
-    assert not state.has_place(now, 60.0, 18 + width.START, 18)
+    assert state.has_place(now, 60.0, 18 + flight.START - 1, 18)
+    assert not state.has_place(now, 60.0, 18 + flight.START, 18)
     assert not served(6)[0].has_place(now, 60.0, 6, 6)
 
 
@@ -274,7 +269,7 @@ def test_where_most_are_silent_each_keeps_its_place():
             state.fell_silent()
     state.sent(now)
 
-    assert not state.has_place(now, 60.0, width.START, 1)
+    assert not state.has_place(now, 60.0, flight.START, 1)
 
 
 def test_where_most_are_silent_one_more_leaves_now_and_then():

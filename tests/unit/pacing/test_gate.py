@@ -5,8 +5,16 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.pacing import gate, learner, search
-from bulkbind.pacing.learner import Left, Pace
+from bulkbind.pacing import gate, search
+from bulkbind.pacing.flight import Flight
+from bulkbind.pacing.gate import Gate
+from bulkbind.pacing.search import NOTHING, Left, Pace
+from bulkbind.pacing.traffic import Traffic
+
+
+def new(cap_per_s=None, learned_per_s=None, *, is_spaced=False, left=NOTHING):
+    """Return a gate whose pace is set, known from before, or learned."""
+    return Gate(0.0, Pace(0.0, cap_per_s, learned_per_s, is_spaced=is_spaced, left=left))
 
 
 def closed(state, now=1.0, **told):
@@ -24,7 +32,7 @@ def opened(state):
 
 def test_without_a_limit_the_pace_rises_quickly():
     """Before the first 429 and without a cap: two leave at once, thousands in the first second."""
-    state = Pace(0.0)
+    state = new()
     state.sent(0.0)
     together_at, sent, now = state.next_at, 1, 0.0
     while now < 1.0:
@@ -34,23 +42,23 @@ def test_without_a_limit_the_pace_rises_quickly():
 
     assert together_at == 0.0
     assert sent > 2000
-    assert state.known_per_s == math.inf
+    assert state.pace.known_per_s == math.inf
 
 
 @pytest.mark.parametrize(("answer_s", "within_s"), [(0.0005, 0.3), (0.001, 0.5), (0.1, 0.9)])
 def test_the_quicker_answers_come_the_sooner_the_pace_doubles(answer_s, within_s):
     """In eighty times an answer's time, so that few are in flight when a limit is met."""
-    state, now = Pace(0.0), 0.0
-    while state.per_s < 4000:
-        state.answer_s, now = answer_s, state.next_at
-        state.accepted(state.sent(now))
+    state, now = new(), 0.0
+    while state.pace.per_s < 4000:
+        now = state.next_at
+        state.accepted(state.sent(now), answer_s)
 
     assert within_s / 2 < now < within_s
 
 
 def test_a_cap_spaces_requests():
     """At 10/s, a steady sender is spaced a tenth of a second."""
-    state, moments = Pace(0.0, 10.0), []
+    state, moments = new(10.0), []
     for _ in range(5):
         moments.append(state.next_at)
         state.sent(state.next_at)
@@ -67,16 +75,14 @@ def left_at_once(state, now):
     return at_once
 
 
-@pytest.mark.parametrize(
-    ("cap_per_s", "slots"), [(1000.0, 40), (2000.0, 20)], ids=["set", "learned"]
-)
-def test_a_late_sender_catches_up_little(cap_per_s, slots):
-    """After a long pause no long burst follows: of a set pace 40 ms are made up for, else 20."""
-    state = Pace(0.0, cap_per_s, 1000.0 / learner.LEARNED_SHARE)
+@pytest.mark.parametrize("cap_per_s", [1000.0, 2000.0], ids=["set", "learned"])
+def test_a_late_sender_catches_up_little(cap_per_s):
+    """After a long pause no long burst follows: 40 ms are made up for."""
+    state = new(cap_per_s, 1000.0 / search.LEARNED_SHARE)
     state.sent(0.0)
 
-    assert state.per_s == 1000.0
-    assert left_at_once(state, 60.0) == 1 + slots
+    assert state.pace.per_s == 1000.0
+    assert left_at_once(state, 60.0) == 1 + 40
 
 
 @pytest.mark.parametrize(
@@ -84,9 +90,9 @@ def test_a_late_sender_catches_up_little(cap_per_s, slots):
 )
 def test_where_requests_are_spaced_a_late_sender_catches_up_less(is_told, slots):
     """Two milliseconds at most at 1000/s, and what a slot takes only where the limit is told."""
-    state = Pace(0.0, 1000.0, 2000.0, is_spaced=True)
+    state = new(1000.0, 2000.0, is_spaced=True)
     if is_told:
-        state.stated([(1000 / learner.STATED_SHARE, 1.0)])
+        state.pace.stated([(1000 / search.STATED_SHARE, 1.0)])
     state.sent(0.0)
 
     assert left_at_once(state, 60.0) == 1 + slots
@@ -96,13 +102,13 @@ def test_late_timers_do_not_slow_the_rise():
     """Where each wake-up is 15 ms late, the requests it sends at once raise the pace as any."""
 
     def risen(late_s):
-        state, sent, now = Pace(0.0, None, 1000.0), 0, 0.0
+        state, sent, now = new(None, 1000.0), 0, 0.0
         while sent < 500:
             now = state.next_at + late_s
             while state.next_at <= now and sent < 500:
                 state.accepted(state.sent(now))
                 sent += 1
-        return state.per_s
+        return state.pace.per_s
 
     assert risen(0.015) == pytest.approx(risen(0.0))
 
@@ -114,41 +120,41 @@ def test_late_timers_do_not_slow_the_rise():
 )
 def test_a_told_limit_is_the_pace(limit, window_s, per_s):
     """Limit and window of the 429 text are followed, a little below."""
-    state = closed(Pace(0.0), limit=limit, window_s=window_s)
+    state = closed(new(), limit=limit, window_s=window_s)
 
-    assert state.per_s == pytest.approx(per_s)
-    assert state.is_stated
+    assert state.pace.per_s == pytest.approx(per_s)
+    assert state.pace.is_stated
 
 
 def test_a_limit_per_hour_is_not_spread():
     """What an hour allows may be used up at once; when it is, the run does not wait for it."""
-    state = closed(Pace(0.0), limit=1000, window_s=3600.0)
+    state = closed(new(), limit=1000, window_s=3600.0)
 
-    assert state.known_per_s == math.inf
-    assert not state.is_stated
+    assert state.pace.known_per_s == math.inf
+    assert not state.pace.is_stated
 
 
 def test_a_told_pace_does_not_climb():
     """What the gateway told holds until it tells otherwise."""
-    state = opened(closed(Pace(0.0), limit=60, window_s=1.0))
+    state = opened(closed(new(), limit=60, window_s=1.0))
     for _ in range(1000):
         state.accepted(state.sent(state.next_at))
 
-    assert state.per_s == pytest.approx(0.995 * 60)
+    assert state.pace.per_s == pytest.approx(0.995 * 60)
 
 
 def test_a_told_pace_falls_where_even_that_is_refused():
     """A gateway that refuses what it allows is believed when it refuses."""
-    state = opened(closed(Pace(0.0), limit=100, window_s=1.0))
+    state = opened(closed(new(), limit=100, window_s=1.0))
     for _ in range(12):
         opened(closed(state, state.next_at))
 
-    assert state.per_s < 80
+    assert state.pace.per_s < 80
 
 
 def test_a_told_window_that_is_used_up_is_waited_for():
     """60 of 60 got through since the gate opened: the next try is when that second is over."""
-    state = Pace(0.0)
+    state = new()
     for _ in range(60):
         state.accepted(state.sent(0.0))
     state.throttled(0.02, state.sent(0.0), limit=60, window_s=1.0)
@@ -158,14 +164,14 @@ def test_a_told_window_that_is_used_up_is_waited_for():
 
 def test_retry_after_says_how_long_the_gate_is_closed():
     """The server's own word beats every formula."""
-    state = closed(Pace(0.0), 5.0, retry_after_s=17.0)
+    state = closed(new(), 5.0, retry_after_s=17.0)
 
     assert state.next_at == 22.0
 
 
 def test_tries_come_at_once_at_first_then_ever_later():
     """What opens soon is met soon, and what stays closed is asked less and less often."""
-    state, waits, now = Pace(0.0), [], 0.0
+    state, waits, now = new(), [], 0.0
     for _ in range(30):
         state.throttled(now, state.sent(now))
         waits.append(state.next_at - now)
@@ -179,7 +185,7 @@ def test_tries_come_at_once_at_first_then_ever_later():
 @pytest.mark.parametrize("window_s", gate.COMMON_WINDOWS_S)
 def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
-    state, tries, now = Pace(0.0), [], 0.0
+    state, tries, now = new(), [], 0.0
     while now < 2 * window_s:
         state.throttled(now, state.sent(now))
         now = state.next_at
@@ -190,13 +196,13 @@ def test_a_try_is_made_when_a_common_window_is_over(window_s):
 
 def test_late_429s_of_the_same_burst_are_ignored():
     """Answers to requests that left before the gate closed neither open nor close it."""
-    state = Pace(0.0)
+    state = new()
     late = [state.sent(0.99) for _ in range(3)]
     closed(state)
     before = state.next_at, state.epoch
     state.throttled(1.001, late[0])
     state.accepted(late[1])
-    state.unanswered(1.001, late[2], is_away=True)
+    state.broke_off(1.001, late[2])
 
     assert (state.next_at, state.epoch) == before
     assert state.is_closed
@@ -204,7 +210,7 @@ def test_late_429s_of_the_same_burst_are_ignored():
 
 def spaced(per_s):
     """Return a pace that an earlier run has learned of a gateway that wants requests spaced."""
-    return Pace(0.0, None, per_s, is_spaced=True)
+    return new(None, per_s, is_spaced=True)
 
 
 def sent_evenly(state, count):
@@ -219,15 +225,15 @@ def sent_evenly(state, count):
 @pytest.mark.parametrize("is_spaced", [False, True], ids=["any", "spaced"])
 def test_a_lone_429_closes_nothing(is_spaced):
     """The next one gets through: the pace falls a little, and no slot is lost."""
-    state = Pace(0.0, None, 100.0, is_spaced=is_spaced)
+    state = new(None, 100.0, is_spaced=is_spaced)
     sent_evenly(state, 50)
-    before, now = state.per_s, state.next_at
+    before, now = state.pace.per_s, state.next_at
     state.throttled(now, state.sent(now))
     again_at = state.next_at
     opened(state)
 
     assert not state.is_closed
-    assert 0.95 * before < state.per_s < before
+    assert 0.95 * before < state.pace.per_s < before
     assert again_at == pytest.approx(now + 1 / before, rel=0.02)
 
 
@@ -253,84 +259,35 @@ def test_where_requests_are_spaced_many_429s_at_once_leave_a_pace():
             state.throttled(one.at + 0.1, one)
         opened(state)
 
-    assert 20.0 < state.per_s < 95.0
+    assert 20.0 < state.pace.per_s < 95.0
 
 
-def test_several_silences_in_a_row_close_the_gate():
-    """One silent request is a device's doubt; five in a row are a server that is away."""
-    state = Pace(0.0)
-    for _ in range(learner.SILENT_IN_A_ROW - 1):
-        state.unanswered(1.0, state.sent(0.5), is_away=False)
-    was_closed = state.is_closed
-    state.unanswered(1.0, state.sent(0.5), is_away=False)
-
-    assert not was_closed
-    assert state.is_closed
-    assert state.is_away
-    assert state.next_at == 1.5
-
-
-@pytest.mark.parametrize(("is_away", "through"), [(False, 2), (True, 1)], ids=["cut", "away"])
-def test_what_breaks_off_was_let_through(is_away, through):
-    """Only what met nobody did not count at a limit."""
-    state = Pace(0.0)
-    state.accepted(state.sent(0.0))
-    state.unanswered(1.0, state.sent(0.5), is_away=is_away)
-
-    assert state.through == through
-
-
-def test_a_try_that_breaks_off_behind_429s_is_no_server_that_is_away():
+def test_a_try_that_breaks_off_behind_429s_is_followed_by_another():
     """The next try follows soon, however many were refused before."""
-    state = Pace(0.0)
+    state = new()
     now = 0.0
     for _ in range(12):
         state.throttled(now, state.sent(now))
         now = state.next_at
     refused_s = now - state.closed_at
-    state.unanswered(now, state.sent(now), is_away=False)
+    state.broke_off(now, state.sent(now))
 
     assert state.is_closed
-    assert not state.is_away
-    assert state.next_at - now <= refused_s
-
-
-def test_a_server_that_goes_away_behind_429s_is_tried_soon_at_first():
-    """The waits grow with the tries that met nobody, and with no other."""
-    state = Pace(0.0)
-    for _ in range(12):
-        state.throttled(1.0, state.sent(1.0))
-    waits = []
-    for _ in range(4):
-        state.unanswered(1.0, state.sent(1.0), is_away=True)
-        waits.append(state.next_at - 1.0)
-
-    assert waits == [0.5, 1.0, 2.0, 4.0]
-
-
-def test_a_server_that_was_away_shows_no_limit():
-    """When it is back, the pace is what it was."""
-    state = Pace(0.0, 50.0)
-    state.unanswered(1.0, state.sent(0.5), is_away=True)
-    opened(state)
-
-    assert not state.is_closed
-    assert state.per_s == 50.0
-    assert state.limit_per_s() is None
+    assert 0.0 < state.next_at - now <= refused_s
 
 
 def test_a_run_begins_at_the_limit_that_was_learned():
     """What an earlier run met is where the next one begins, a little below."""
-    state = Pace(0.0, learned_per_s=100.0)
+    state = new(learned_per_s=100.0)
 
-    assert state.per_s == pytest.approx(98.0)
-    assert state.limit_per_s() is None
+    assert state.pace.per_s == pytest.approx(98.0)
+    assert state.pace.limit_per_s() is None
 
 
 def test_a_lifted_limit_is_found():
     """Where no 429 comes any more, the pace rises ever faster."""
-    state = Pace(0.0, learned_per_s=100.0)
-    while state.per_s < 300:
+    state = new(learned_per_s=100.0)
+    while state.pace.per_s < 300:
         state.accepted(state.sent(state.next_at))
 
     assert state.next_at < 10.0
@@ -341,21 +298,21 @@ def test_a_lifted_limit_is_found():
 )
 def test_what_is_left_to_others_is_not_used(left, per_s):
     """80 % of a limit of 100/s, or all but 5/s of it; and something, where nothing would be."""
-    learned = Pace(0.0, learned_per_s=100.0, left=left)
-    told = Pace(0.0, left=left)
-    told.stated([(100 / learner.STATED_SHARE, 1.0)])
+    learned = new(learned_per_s=100.0, left=left)
+    told = new(left=left)
+    told.pace.stated([(100 / search.STATED_SHARE, 1.0)])
 
-    assert learned.per_s == told.per_s == pytest.approx(per_s)
+    assert learned.pace.per_s == told.pace.per_s == pytest.approx(per_s)
 
 
 def test_where_a_share_is_left_the_limit_is_looked_for_once_a_minute():
     """The pace is held for a minute; then it rises until the limit is met again."""
-    state, now = Pace(0.0, learned_per_s=100.0, left=Left(0.8, 0.0)), 0.0
+    state, now = new(learned_per_s=100.0, left=Left(0.8, 0.0)), 0.0
     while now < 59.0:
         now = state.next_at
         state.accepted(state.sent(now))
-    held = state.per_s
-    while state.per_s < 100.0:
+    held = state.pace.per_s
+    while state.pace.per_s < 100.0:
         now = state.next_at
         state.accepted(state.sent(now))
 
@@ -365,11 +322,11 @@ def test_where_a_share_is_left_the_limit_is_looked_for_once_a_minute():
 
 def test_a_sender_that_has_little_to_send_does_not_raise_the_pace():
     """A pace that nobody used shows nothing."""
-    state = Pace(0.0, learned_per_s=100.0)
+    state = new(learned_per_s=100.0)
     for second in range(1000):
         state.accepted(state.sent(float(second)))
 
-    assert state.per_s < 98.1
+    assert state.pace.per_s < 98.1
 
 
 @pytest.mark.parametrize(
@@ -379,9 +336,9 @@ def test_a_sender_that_has_little_to_send_does_not_raise_the_pace():
 )
 def test_hostile_limits_leave_a_pace(limit, window_s):
     """Whatever a gateway tells, something can be sent, some time."""
-    state = opened(closed(Pace(0.0), limit=limit, window_s=window_s))
+    state = opened(closed(new(), limit=limit, window_s=window_s))
 
-    assert state.per_s >= search.SLOWEST_PER_S
+    assert state.pace.per_s >= search.SLOWEST_PER_S
     assert state.next_at < 500.0
 
 
@@ -397,28 +354,33 @@ EVENTS = st.lists(
 @given(cap=st.one_of(st.none(), st.floats(0.2, 5000)), events=EVENTS)
 def test_never_above_the_cap_and_never_stuck(cap, events):
     """Whatever happens, the pace stays in (0, cap], and the gate opens within its longest time."""
-    state, now = Pace(0.0, cap), 0.0
-    out: list[gate.Sent] = []
+    pace, now = Pace(0.0, cap), 0.0
+    traffic = Traffic(0.0, pace, Flight(0.0, 1000))
+    state = traffic.gate("", 0.0)
+    out: list[int] = []
     for kind, seconds in events:
         now += seconds
         asked_s = 0.0
         if kind == "permit" or not out:
             now = max(now, state.next_at)
-            out.append(state.sent(now))
+            out.append(traffic.sent(state, now))
             continue
-        sent = out.pop(0)
+        permit = out.pop(0)
+        request, was_silent = traffic.ended(permit, now)
         match kind:
             case "answer":
-                state.accepted(sent)
+                traffic.accepted(permit, request, now)
             case "429":
-                state.throttled(now, sent)
+                traffic.throttled(permit, request, now)
             case "told":
-                state.throttled(now, sent, limit=1 + seconds, window_s=1.0)
+                traffic.throttled(permit, request, now, limit=1 + seconds, window_s=1.0)
             case "asked":
                 asked_s = seconds
-                state.throttled(now, sent, retry_after_s=seconds)
+                traffic.throttled(permit, request, now, retry_after_s=seconds)
             case _:
-                state.unanswered(now, sent, is_away=kind == "away")
-        longest = max(asked_s, gate.LONGEST_TRY_S) + 3 / min(state.per_s, search.SLOWEST_PER_S)
-        assert 0 < state.per_s <= (cap or math.inf)
+                is_away = kind == "away"
+                traffic.unanswered(permit, request, now, was_silent=was_silent, is_away=is_away)
+        longest = max(asked_s, gate.LONGEST_TRY_S) + 3 / min(pace.per_s, search.SLOWEST_PER_S)
+        assert 0 < pace.per_s <= (cap or math.inf)
         assert state.next_at - now <= longest
+        assert traffic.server.next_at - now <= longest
