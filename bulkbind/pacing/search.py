@@ -23,6 +23,8 @@ LONGEST_PACED_S = 120.0
 """The longest stated window over which requests are spread; a limit per hour is used up instead."""
 HELD_S = 60.0
 """Where something is left to others, the limit itself is looked for once in so long."""
+LEAST_USED = 0.2
+"""Share of a learned limit that is used, whatever is to be left."""
 LATE_S, SPACED_LATE_S = 0.04, 0.002
 """Timers come late, and so does whoever waits for a busy event loop (30 ms were seen): up to this
 much is made up for by requests that follow at once. Where requests have to be spaced, they hardly
@@ -272,8 +274,8 @@ class Pace:
         """Return the limit as the gateway has shown or stated it in this run; None: it has not."""
         if not self.has_learned:
             return None
-        if self.is_stated:
-            return self._stated
+        if self.told is not None:
+            return self._of_told(self.told)
         return self._leg.top if self._leg.top < math.inf else self.per_s
 
     def cap(self, cap_per_s: float | None) -> None:
@@ -291,13 +293,17 @@ class Pace:
         """The gateway stated limits, as requests per window and seconds: the tightest counts."""
         told = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
         tightest = min(told, key=lambda limit: limit[0] / limit[1], default=(math.inf, 1.0))
-        stated = STATED_SHARE * tightest[0] / tightest[1]
+        stated = self._left.of(self._of_told(tightest))
         if told and stated != self._stated:
             self.told = tightest
-            self._stated = max(stated, SLOWEST_PER_S)
+            self._stated = stated
             self._ceiling = min(self._cap, self._stated)
             self.is_stated = self.has_learned = True
             self._begin_at(self._stated, self._stated)
+
+    @staticmethod
+    def _of_told(limit: tuple[float, float]) -> float:
+        return max(STATED_SHARE * limit[0] / limit[1], SLOWEST_PER_S)
 
     def stated_in_headers(self, limits: Sequence[ServerLimit]) -> None:
         """As `stated`; where no window is stated, it is the longest time to a reset so far."""
@@ -379,10 +385,10 @@ class Pace:
 
     def _begin(self, leg: Leg) -> None:
         self._leg = self._used = leg
-        if self._left != NOTHING and (self._confirmed or self.is_stated):
-            base = self._left.of(leg.top)
-            span = math.inf if self.is_stated else max(leg.span, HELD_S * base)
-            self._used = leg._replace(base=base, top=base, span=span)
+        if self._left != NOTHING and self._confirmed and not self.is_stated:
+            # What others take of the limit as it is found may be what is left to them.
+            base = max(self._left.of(leg.top), LEAST_USED * leg.top)
+            self._used = leg._replace(base=base, top=base, span=max(leg.span, HELD_S * base))
         self.per_s = min(self._ceiling, max(self._used.base, SLOWEST_PER_S))
         self._along = 0
 

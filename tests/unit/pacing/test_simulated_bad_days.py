@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bulkbind.pacing import Left
 from bulkbind.sandbox.limiters import Bucket, InFlight, Sliding, Window
 from tests.support.pacing_simulator import Nginx, Of, Simulation, together
 
@@ -110,6 +111,30 @@ def test_clients_that_do_not_know_each_other_share_a_limit(clients, efficiency, 
 
     assert means[0] >= efficiency, means
     assert means[1] <= refused, means
+
+
+@pytest.mark.parametrize(
+    ("told", "least"),
+    [({}, 0.2), ({"limit": 60.0, "window_s": 1.0}, 0.8)],
+    ids=["learned", "told in 429s"],
+)
+@pytest.mark.parametrize(
+    ("left", "cap_per_s"), [(Left(0.5, 0.0), 0.0), (Left(1.0, 30.0), 0.0), (Left(0.5, 0.0), 40.0)]
+)
+def test_what_is_left_to_others_is_left_once(told, least, left, cap_per_s):
+    """Beside a run that leaves as much, or keeps to `--rate`: what that one takes is no limit."""
+    for seed in range(1, 6):
+        limiter = Of(Window(60, 1.0))
+        other = Simulation(limiter, 3000, seed=seed, told=told, left=left)
+        if cap_per_s:
+            other = Simulation(limiter, 3000, seed=seed, cap_per_s=cap_per_s)
+        first, second = together(
+            other,
+            Simulation(limiter, 600, told=told, left=left, starts_at=0.6 + 0.1 * seed),
+        )
+
+        assert 600 / second.took_s >= least * 30, (seed, second.took_s)
+        assert 3000 / first.took_s >= 2 * least * (cap_per_s or 30) / 2, (seed, first.took_s)
 
 
 def test_another_program_that_takes_half_for_a_while_is_made_room_for():
