@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from random import Random
 
 import pytest
@@ -14,7 +14,7 @@ from bulkbind.ledger import RunReader, staging
 from bulkbind.ledger.duplicates import mark_repeats
 from bulkbind.ledger.opening import connect
 from bulkbind.ledger.staging import Writing
-from bulkbind.manifest import batches_of, open_manifest
+from bulkbind.manifest import open_manifest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Change, CheckedRow, GoodRows
 from bulkbind.settings import ManifestSettings
@@ -28,6 +28,7 @@ from tests.integration.test_ledger import (
     valid,
     values as run_values,
 )
+from tests.support.manifests import rows_together
 from tests.support.rows import values
 
 TOLD = (
@@ -129,24 +130,17 @@ def test_cells_are_kept_where_values_do_not_tell_them(tmp_path, header, rows, st
     """Whatever comes back is what the operator wrote, also of rows that repeat others."""
     path = tmp_path / "fleet.csv"
     path.write_text("\n".join([header, *rows, ""]))
-    manifest = open_manifest(path, ManifestSettings())
     written = {
         row.line: row.text.rstrip("\n") or row.cells
         for row in open_manifest(path, ManifestSettings()).rows()
     }
+    manifest = open_manifest(path, ManifestSettings())
     seen = Seen()
+    seen.add(0, 0, list(open_manifest(path, ManifestSettings()).rows()))
     with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
         run = staging.begin(db, run_values("new"))
-        parts = list(batches_of(manifest))
-        position = 0
-        for part in parts:
-            seen.add(0, position, part)
-            position += len(part)
-        one_by_one = chain.from_iterable(
-            (part,) if isinstance(part, GoodRows) else part for part in parts
-        )
         staging.stage_manifest(
-            db, run, 0, manifest.source, 0, one_by_one,
+            db, run, 0, manifest.source, 0, rows_together(manifest),
             rebind=False, keep_duplicates=True, on_batch=lambda _: None,
         )  # fmt: skip
         kept = db.execute("SELECT count(*) FROM cells").fetchone()
