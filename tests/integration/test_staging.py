@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from random import Random
 
 import pytest
 
-from bulkbind.ledger import RunReader, staging
+from bulkbind.ledger import RunReader, staging, transitions
 from bulkbind.ledger.duplicates import mark_repeats
 from bulkbind.ledger.opening import connect
 from bulkbind.ledger.staging import Writing
+from bulkbind.ledger.store import RUN_SHIFT, transaction
 from bulkbind.manifest import open_manifest
 from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Change, CheckedRow, GoodRows
@@ -21,6 +23,7 @@ from bulkbind.settings import ManifestSettings
 from tests.integration.test_ledger import (
     ENDPOINT,
     FORM,
+    NOW,
     claimed,
     invalid,
     settle,
@@ -155,6 +158,23 @@ def test_cells_are_kept_where_values_do_not_tell_them(tmp_path, header, rows, st
         for line, cells in told.items()
     } == written
     assert kept == (stored,)
+
+
+def test_a_row_that_is_in_doubt_again_comes_back(tmp_path):
+    """It was bound, and so has no cells any more, but its values tell them."""
+    form = replace(FORM, header=("user", "code"), fields=("user_id", "machine_code"))
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        run = staging.begin(db, run_values("new"))
+        staging.stage_manifest(
+            db, run, 0, form, 0, [valid(2, "A"), valid(3, "B")],
+            rebind=False, on_batch=lambda _: None,
+        )  # fmt: skip
+        settle(db, claimed(db, run))
+        with transaction(db):
+            transitions.doubt_again(db, NOW, [(run << RUN_SHIFT) + 1])
+        told = [(row.status, row.cells) for row in RunReader(db, run).rows()]
+
+    assert told == [("bound", None), ("in_doubt", '["u", "B"]')]
 
 
 def test_the_numbers_of_few_users_are_remembered(tmp_path, monkeypatch):
