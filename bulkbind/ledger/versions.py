@@ -125,7 +125,7 @@ def _fill(new: sqlite3.Connection, path: Path, page_bytes: int) -> None:
         new.execute(f"PRAGMA {setting}")
     new.execute("ATTACH ? AS old", (f"{path.as_uri()}?mode=ro",))
     for name in ("main", "old"):
-        new.execute(f"PRAGMA {name}.cache_size = -32768")
+        new.execute(f"PRAGMA {name}.cache_size = -16384")
     new.execute("BEGIN")
     for script in (*MIGRATIONS[:REWRITES], _ROWS):
         _run(new, script)
