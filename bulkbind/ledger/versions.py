@@ -99,7 +99,8 @@ def migrate(db: sqlite3.Connection) -> None:
 def _rewrite(db: sqlite3.Connection) -> None:
     """Write a ledger anew into another file, all of which then takes its place at once.
 
-    That takes half the time of new tables beside the old ones, and leaves nothing to be shrunk.
+    That takes less time and disk than new tables beside the old ones, which would have to be
+    dropped, and leaves nothing to be shrunk.
     """
     seen = int_of(db, "PRAGMA data_version")
     path = Path(db.execute("PRAGMA database_list").fetchone()[2])
