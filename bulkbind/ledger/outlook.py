@@ -173,6 +173,23 @@ SELECT EXISTS (SELECT 1 FROM stored_rows r CROSS JOIN stored_bindings b ON b.dev
 _WORD = f"CASE r.status {' '.join(map(_planned, Status))} END"
 
 
+# Rows are counted by the number of their user first, which takes half the time. Only what broke a
+# rule before it had a device has a user of its own.
+_BY_USER = """
+SELECT user_id, word, sum(n)
+  FROM (SELECT u.user_id, g.word, g.n
+          FROM (SELECT d.user, {word} AS word, count(*) AS n
+                  FROM stored_rows r CROSS JOIN devices d ON d.device = r.device
+                 WHERE r.id BETWEEN ?1 AND ?2 GROUP BY 1, 2) g
+          JOIN users u ON u.user = g.user
+         UNION ALL
+        SELECT coalesce(k.user_id, ''), {word}, 1
+          FROM stored_rows r LEFT JOIN broken k USING (id)
+         WHERE r.id BETWEEN ?1 AND ?2 AND r.device IS NULL)
+ GROUP BY 1, 2 ORDER BY 1
+"""
+
+
 class Wanted(NamedTuple):
     """A user's valid row, to compare with the server's list."""
 
@@ -279,12 +296,7 @@ class Outlook(OfUsers, KnownReader):
     def users(self) -> dict[str, dict[str, int]]:
         """Return the number of rows of the first users by `PlanWord`."""
         users: dict[str, dict[str, int]] = {}
-        found = self._db.execute(
-            f"SELECT coalesce(v.user_id, ''), {self._word()}, count(*) "  # noqa: S608  # constants
-            "FROM stored_rows r JOIN rows v ON v.id = r.id "
-            "WHERE r.id BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1",
-            span(self._run),
-        )
+        found = self._db.execute(_BY_USER.format(word=self._word()), span(self._run))
         for user, word, count in found:
             if user not in users and len(users) == MOST_USERS:
                 break

@@ -17,6 +17,7 @@ from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import MOST_REASONS, LeaverReader
 from bulkbind.ledger.store import CODES, OfRun, counts, int_of, marks, of_status, span, sql_list
 from bulkbind.model import (
+    COMES_BACK,
     GONE,
     IS_BOUND,
     IS_GONE,
@@ -41,7 +42,7 @@ from bulkbind.model import (
     UndoSummary,
     as_shown,
 )
-from bulkbind.model.fields import NAME, OPTIONAL
+from bulkbind.model.fields import FIELDS, NAME, OPTIONAL
 from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import SUCH_AS, Needing
 
@@ -220,7 +221,11 @@ class RunReader(OfRun):
             "SELECT form FROM sources WHERE run = ? ORDER BY source", (self._run,)
         )
         forms = [json.loads(row[0]) for row in rows]
-        return [Source(**(form | {"header": tuple(form["header"])})) for form in forms]
+        tuples = ("header", "fields")
+        return [
+            Source(**(form | {name: tuple(form[name]) for name in tuples if name in form}))
+            for form in forms
+        ]
 
     def _names(self) -> list[str]:
         return [source.name for source in self.sources()]
@@ -234,7 +239,12 @@ class RunReader(OfRun):
             span(self._run),
         )
         last = 4 + len(OPTIONAL)
-        for *values, problems, cells, changed in found:
+        fields = [source.fields for source in self.sources()]
+        for *values, problems, stored, changed in found:
+            cells = stored
+            if stored is None and values[last] in COMES_BACK and fields[values[0]]:
+                told = dict(zip(FIELDS, values[2:last], strict=True))
+                cells = json.dumps([told[name] for name in fields[values[0]]])
             broken = [Problem(**problem) for problem in json.loads(problems)] if problems else []
             values[4:last] = [tuple(values[4:last])]
             yield ResultRow(*[*values, tuple(broken), cells, changed])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import compress
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
@@ -364,7 +363,8 @@ class _Valid:
         self.ids: list[int] = []
         self.lines: list[int] = []
         self.values: list[list[str | None]] = [[] for _ in FIELDS]
-        self.cells: list[str] = []
+        self.cells: list[tuple[int, str]] = []
+        """What the operator wrote in rows whose values do not tell it, by id."""
         self.changes: list[tuple[int, str]] = []
         """What cleaning did to rows, by id."""
 
@@ -374,7 +374,8 @@ class _Valid:
         self.lines += rows.lines
         for column, values in zip(self.values, rows.values, strict=True):
             column.extend(values)
-        self.cells += _all_cells(rows)
+        if not rows.tell_cells:
+            self.cells += enumerate(_all_cells(rows), start=first)
 
     def add(self, number: int, row: CheckedRow) -> None:
         """Add a row with its id."""
@@ -382,7 +383,7 @@ class _Valid:
         self.lines.append(row.line)
         for column, value in zip(self.values, row.values, strict=True):
             column.append(value)
-        self.cells.append(_cells(row))
+        self.cells.append((number, _cells(row)))
         if changes := _changes(row):
             self.changes.append((number, changes))
 
@@ -449,12 +450,11 @@ class Writing:
         return made
 
     def _stage_cells(self, valid: _Valid, values: Mapping[str, int]) -> None:
-        ids, cells = valid.ids, valid.cells
+        if not valid.cells:
+            return
         without = set() if values["keep_duplicates"] else set(self._db.execute(_DUPLICATES, values))
-        if without:
-            kept = [(row,) not in without for row in ids]
-            ids, cells = list(compress(ids, kept)), list(compress(cells, kept))
-        self._insert("INTO cells (id, cells)", (ids, cells))
+        if cells := [item for item in valid.cells if (item[0],) not in without]:
+            self._insert("INTO cells (id, cells)", tuple(zip(*cells, strict=True)))
 
     def _numbers_of(self, user_ids: Sequence[str | None]) -> list[int]:
         """Return the numbers of users; new ones get one."""

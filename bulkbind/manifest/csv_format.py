@@ -6,6 +6,7 @@ Rows are written back as they were written.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 from contextlib import suppress
@@ -144,6 +145,7 @@ class CsvManifest:
                 "more than the header"
             )
         self._table = Table(self.source, header.line, settings, short=short)
+        self.source = dataclasses.replace(self.source, fields=self._table.fields)
         self._uniform = _Uniform(dialect.delimiter, len(cells))
         self._is_good = True
 

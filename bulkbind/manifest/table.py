@@ -235,6 +235,13 @@ class Table:
         return {column.at: column for column in self._columns if column.at is not None}
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The field of each column, if every column has one; else empty."""
+        used = self.used
+        every = len(used) == len(self._header)
+        return tuple(used[at].rule.field for at in range(len(used))) if every else ()
+
+    @property
     def positions(self) -> dict[str, int]:
         """The 0-based position of each field that has a column, also where a constant counts."""
         found = {c.rule.field: c.covered if c.at is None else c.at for c in self._columns}
@@ -426,7 +433,18 @@ class Table:
         if good is None or (has_names and self._has_word(by_column, good.values)):
             return None
         self._checker.accept(good, self._columns, by_column, lines, self._names)
-        return GoodRows(lines, good.values, cells, texts)
+        tell_cells = texts is None and self._tells_cells(by_column, good.values)
+        return GoodRows(lines, good.values, cells, texts, tell_cells)
+
+    def _tells_cells(
+        self, by_column: Sequence[Sequence[str]], values: Sequence[Sequence[str | None]]
+    ) -> bool:
+        """Return whether the values are all that the cells say, and as they say it."""
+        return len(self.used) == len(by_column) and all(
+            by_column[column.at] is found
+            for column, found in zip(self._columns, values, strict=True)
+            if column.at is not None
+        )
 
     def _has_word(self, *columns_of_cells: Iterable[Sequence[str | None]]) -> bool:
         return not all(map(self._words.isdisjoint, chain(*columns_of_cells)))

@@ -227,6 +227,7 @@ class _OpenSheet:
             has_header=not settings.header,
         )  # fmt: skip
         self._table = Table(self.source, header.line, settings, header.faults)
+        self.source = replace(self.source, fields=self._table.fields)
         self.asked = self._table.asked
         self._fills = self._table.judged
         self._first_line = header.line

@@ -127,6 +127,8 @@ class GoodRows(msgspec.Struct, frozen=True, gc=False):
     """Gives the operator's cells of each row, unchanged."""
     texts: Sequence[str] | None = None
     """As `CheckedRow.text`, where there is any."""
+    tell_cells: bool = False
+    """Whether the values are the cells, in the columns that `Source.fields` says."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -177,6 +179,9 @@ class Source:
     """The header as written, without its line end (CSV); empty if unknown."""
     line_end: str = "\r\n"
     """Of the rows (CSV)."""
+    fields: tuple[str, ...] = ()
+    """The field of each column, if every column has one (tables): then most rows are no more than
+    their values."""
 
 
 class Claim(msgspec.Struct, gc=False):

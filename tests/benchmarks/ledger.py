@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 from bulkbind.app.loop import MOST_UNCOLLECTED
 from bulkbind.clock import SystemClock
 from bulkbind.ledger import Ledger
-from bulkbind.manifest import Manifest, batches_of, open_manifest
-from bulkbind.model import Accepted, Attempt, Claim, GoodRows, Outcome, Status
+from bulkbind.manifest import Manifest, open_manifest
+from bulkbind.model import Accepted, Attempt, Claim, Outcome, Status
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import say, write_json
-from tests.support.manifests import fleet, write_csv
+from tests.support.manifests import fleet, rows_together, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,12 +42,9 @@ async def stage(ledger: Ledger, manifest: Manifest) -> int:
     """Stage a manifest as a confirmed run and return the run's number."""
     names = ("run_id", "digest", "created_at", "operator", "host", "pid", "version")
     run = await ledger.begin({**dict.fromkeys(names, "0"), "settings": json.dumps({})})
-    rows = (
-        row
-        for part in batches_of(manifest)
-        for row in ((part,) if isinstance(part, GoodRows) else part)
+    await ledger.stage(
+        run, 0, manifest.source, 0, rows_together(manifest), rebind=False, on_batch=lambda _: None
     )
-    await ledger.stage(run, 0, manifest.source, 0, rows, rebind=False, on_batch=lambda _: None)
     await ledger.ready(run)
     await ledger.confirm(run)
     return run

@@ -26,7 +26,7 @@ from bulkbind.manifest import digest, open_manifest
 from bulkbind.model import Accepted, Attempt, Claim, Outcome, RunFacts, Status
 from bulkbind.settings import ManifestSettings
 from tests.benchmarks.bench import Ran, ran, say, write_json
-from tests.support.manifests import fleet, write_csv
+from tests.support.manifests import fleet, rows_together, write_csv
 from tests.support.processes import BULKBIND, ask, ledger_of, sandbox
 
 CLAIMED = 5_000
@@ -51,7 +51,7 @@ async def bind_all(path: Path, url: str, manifest: Path) -> None:
         }
     )
     form = replace(rows.source, name=manifest.name)
-    await ledger.stage(run, 0, form, 0, rows.rows(), rebind=False, on_batch=lambda _: None)
+    await ledger.stage(run, 0, form, 0, rows_together(rows), rebind=False, on_batch=lambda _: None)
     await ledger.note(run, 0, rows.notices)
     await ledger.ready(run)
     await ledger.confirm(run)

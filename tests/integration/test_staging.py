@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from random import Random
 
 import pytest
 
-from bulkbind.ledger import staging
+from bulkbind.ledger import RunReader, staging, transitions
+from bulkbind.ledger.duplicates import mark_repeats
 from bulkbind.ledger.opening import connect
 from bulkbind.ledger.staging import Writing
+from bulkbind.ledger.store import RUN_SHIFT, transaction
+from bulkbind.manifest import open_manifest
+from bulkbind.manifest.duplicates import Policy, Seen
 from bulkbind.model import Change, CheckedRow, GoodRows
+from bulkbind.settings import ManifestSettings
 from tests.integration.test_ledger import (
     ENDPOINT,
     FORM,
+    NOW,
     claimed,
     invalid,
     settle,
@@ -23,6 +31,7 @@ from tests.integration.test_ledger import (
     valid,
     values as run_values,
 )
+from tests.support.manifests import rows_together
 from tests.support.rows import values
 
 TOLD = (
@@ -101,6 +110,71 @@ def test_texts_are_kept_in_place_of_cells(tmp_path):
 
     plain = [row for row in rows if not (row.problems or row.changes)]
     assert all(kept[row.line] == f"{row.cells}\r\n" for row in plain)
+
+
+HEADER = "device_os,machine_code,user_id,device_name"
+PLAIN = [f"iOS {n % 3},SN{n},u{n % 4},Van {n}" for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "stored"),
+    [
+        (HEADER, PLAIN, 0),
+        (HEADER, [*PLAIN, 'iOS,SN999,u1,"Van, blue"'], 301),  # written with quotes
+        (HEADER, [*PLAIN, " iOS,SN999 ,u1,Van"], 301),  # as it is not read
+        (HEADER, [*PLAIN, "N/A,SN999,u1,Van"], 301),
+        (HEADER, [*PLAIN, "iOS,SN-9,u1,Van"], 45),  # broken: those checked with it in small parts
+        (HEADER, [*PLAIN, "iOS,SN7,u3,Van 7", "iOS,SN8,u9,Van"], 0),  # repeated
+        (f"{HEADER},site", [f"{row},north" for row in PLAIN], 300),
+        ("machine_code,user_id", [f"SN{n},u{n % 4}" for n in range(300)], 0),
+    ],
+)
+def test_cells_are_kept_where_values_do_not_tell_them(tmp_path, header, rows, stored):
+    """Whatever comes back is what the operator wrote, also of rows that repeat others."""
+    path = tmp_path / "fleet.csv"
+    path.write_text("\n".join([header, *rows, ""]))
+    written = {
+        row.line: row.text.rstrip("\n") or row.cells
+        for row in open_manifest(path, ManifestSettings()).rows()
+    }
+    manifest = open_manifest(path, ManifestSettings())
+    seen = Seen()
+    seen.add(0, 0, list(open_manifest(path, ManifestSettings()).rows()))
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        run = staging.begin(db, run_values("new"))
+        staging.stage_manifest(
+            db, run, 0, manifest.source, 0, rows_together(manifest),
+            rebind=False, keep_duplicates=True, on_batch=lambda _: None,
+        )  # fmt: skip
+        kept = db.execute("SELECT count(*) FROM cells").fetchone()
+        mark_repeats(db, run, seen.repeats(["fleet.csv"], Policy("error", "error")))
+        told = {
+            row.line: json.loads(row.cells or "null")
+            for row in RunReader(db, run).rows(("pending", "invalid"))
+        }
+
+    assert {
+        line: cells if isinstance(cells, list) else cells.rstrip("\n")
+        for line, cells in told.items()
+    } == written
+    assert kept == (stored,)
+
+
+def test_a_row_that_is_in_doubt_again_comes_back(tmp_path):
+    """It was bound, and so has no cells any more, but its values tell them."""
+    form = replace(FORM, header=("user", "code"), fields=("user_id", "machine_code"))
+    with closing(connect(tmp_path / "ledger.db", ENDPOINT)) as db:
+        run = staging.begin(db, run_values("new"))
+        staging.stage_manifest(
+            db, run, 0, form, 0, [valid(2, "A"), valid(3, "B")],
+            rebind=False, on_batch=lambda _: None,
+        )  # fmt: skip
+        settle(db, claimed(db, run))
+        with transaction(db):
+            transitions.doubt_again(db, NOW, [(run << RUN_SHIFT) + 1])
+        told = [(row.status, row.cells) for row in RunReader(db, run).rows()]
+
+    assert told == [("bound", None), ("in_doubt", '["u", "B"]')]
 
 
 def test_the_numbers_of_few_users_are_remembered(tmp_path, monkeypatch):

@@ -7,11 +7,16 @@ import zipfile
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from bulkbind.manifest import open_manifest
+from bulkbind.manifest import batches_of, open_manifest
+from bulkbind.model import GoodRows
 from bulkbind.settings import ManifestSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from bulkbind.manifest import Manifest
+    from bulkbind.model import CheckedRow
 
 
 def write_csv(path: Path, rows, header=("machine_code", "user_id", "device_name", "device_os")):
@@ -21,6 +26,12 @@ def write_csv(path: Path, rows, header=("machine_code", "user_id", "device_name"
         table.writerow(header)
         table.writerows(rows)
     return path
+
+
+def rows_together(manifest: Manifest) -> Iterator[CheckedRow | GoodRows]:
+    """Yield the rows of a manifest as a run stages them: many at once where they are good."""
+    for part in batches_of(manifest):
+        yield from (part,) if isinstance(part, GoodRows) else part
 
 
 class RawCell(str):
