@@ -74,7 +74,9 @@ class Paced:
         """
         return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
-    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+    def post(
+        self, device: Device, before: Callable[[], None], landed: Landed
+    ) -> Coroutine[Any, Any, bool]:
         """Send a bind without waiting for its answer; return whether that could be.
 
         It cannot where its user's credential has to be renewed first.
@@ -87,7 +89,7 @@ class Paced:
 
         Raises: as `bind`, and then *landed* is told nothing.
         """
-        return await self._post(device.user_id, partial(self._client.post, device), landed, before)
+        return self._post(device.user_id, partial(self._client.post, device), landed, before)
 
     async def _post(
         self,
@@ -211,12 +213,12 @@ class Paced:
         send = partial(self._client.unbind, user_id, device_id, machine_code)
         return self._exchange(user_id, send)
 
-    async def post_unbind(
+    def post_unbind(
         self, user_id: str, device_id: str, machine_code: str, landed: Landed
-    ) -> bool:
+    ) -> Coroutine[Any, Any, bool]:
         """Send an unbind without waiting for its answer; otherwise as `post`."""
         post = partial(self._client.post_unbind, user_id, device_id, machine_code)
-        return await self._post(user_id, post, landed)
+        return self._post(user_id, post, landed)
 
     async def _exchange(
         self,
