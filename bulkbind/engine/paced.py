@@ -74,7 +74,9 @@ class Paced:
         """
         return self._exchange(device.user_id, partial(self._client.bind, device), before)
 
-    async def post(self, device: Device, before: Callable[[], None], landed: Landed) -> bool:
+    def post(
+        self, device: Device, before: Callable[[], None], landed: Landed
+    ) -> Coroutine[Any, Any, bool]:
         """Send a bind without waiting for its answer; return whether that could be.
 
         It cannot where its user's credential has to be renewed first.
@@ -87,7 +89,7 @@ class Paced:
 
         Raises: as `bind`, and then *landed* is told nothing.
         """
-        return await self._post(device.user_id, partial(self._client.post, device), landed, before)
+        return self._post(device.user_id, partial(self._client.post, device), landed, before)
 
     async def _post(
         self,
@@ -208,9 +210,9 @@ class Paced:
         """Unbind a device from its user. Raises: as `bind`."""
         return self._exchange(item.user_id, partial(self._client.unbind, item))
 
-    async def post_unbind(self, item: Unbinding, landed: Landed) -> bool:
+    def post_unbind(self, item: Unbinding, landed: Landed) -> Coroutine[Any, Any, bool]:
         """Send an unbind without waiting for its answer; otherwise as `post`."""
-        return await self._post(item.user_id, partial(self._client.post_unbind, item), landed)
+        return self._post(item.user_id, partial(self._client.post_unbind, item), landed)
 
     async def _exchange(
         self,

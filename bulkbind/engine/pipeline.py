@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BATCHES, MOST_BATCHES = 4, 16
 """A batch is at most this many times the concurrency, and about a second of the pace, so that few
-rows are in question after a crash. The next one is fetched when half of it is left."""
+rows are in question after a crash. The next one is fetched when half of it is left; at once where
+no pace is known, as half of it may be sent before the ledger comes to it."""
 QUICK_S = 0.1
 """The next batch is twice as large if it is wanted so soon after the last one, else half."""
 
@@ -124,7 +125,7 @@ class Claims:
 
     def _fetch(self, most: int) -> asyncio.Task[None]:
         if self._fetching is None or self._is_idle():
-            self._low = most // 2
+            self._low = most if self._gate.per_s() is None else most // 2
             self._fetching = asyncio.create_task(self._take(most), name="claims")
         return self._fetching
 
