@@ -192,8 +192,11 @@ class Pacer:
         is_due = is_first and self.streams.due_at(stream) <= now and self._is_clear(now)
         return self._leave(stream, now) if is_due else None
 
-    def try_permits(self, most: int) -> list[int]:
-        """Return up to *most* permits as `try_permit` would, for requests of all users."""
+    def try_permits(self, most: int, ahead_s: float = 0.0) -> list[int]:
+        """Return up to *most* permits as `try_permit` would, for requests of all users.
+
+        *ahead_s*: and those that are due so soon, where all requests are one stream.
+        """
         permits: list[int] = []
         while len(permits) < most and (permit := self.try_permit()) is not None:
             permits.append(permit)
@@ -202,6 +205,22 @@ class Pacer:
                 others = self._traffic.sent_all_along(along)
                 self.time.sent_all_along(others)
                 permits += others
+        if ahead_s:
+            permits += self._ahead(most - len(permits), self._clock.monotonic(), ahead_s)
+        return permits
+
+    def _ahead(self, most: int, now: float, ahead_s: float) -> list[int]:
+        """Return the permits of requests that leave when each is due, within so long."""
+        gate, stream = self.state, self.streams.of("", now)
+        is_held = self._line.locked() or self._stop.is_set or self.is_paused or gate.is_closed
+        if is_held or gate is not self.streams.learner:
+            return []
+        permits: list[int] = []
+        while len(permits) < most and self._traffic.has_place(now):
+            due_at = max(now, gate.next_at, self.flight.next_at)
+            if due_at >= now + ahead_s:
+                break
+            permits.append(self._leave(stream, due_at))
         return permits
 
     def _leave(self, stream: RequestStream, now: float) -> int:
@@ -341,7 +360,7 @@ class Pacer:
 
     def _refused(self, permit: int, out: Out, verdict: Throttled, now: float) -> None:
         """A limit in flight is met by fewer at once; any other closes the gate of its stream."""
-        self.state.refusal_took(now - out.sent_at)
+        self.state.refusal_took(max(0.0, now - out.sent_at))
         gate, sent = self.streams.refused(permit, out.sent, now)
         is_stated = verdict.limit is not None or verdict.retry_after_s is not None
         limit = self.flight.places.limit

@@ -99,8 +99,7 @@ class Places:
             self._against += 1
             if self._against >= AGAINST:
                 self._refuted_until = now + REFUTED_S
-                self._let.clear()
-                self._set(math.inf, 0, 1)
+                self.forget()
                 return False
         if in_flight == 1 or now < self._refuted_until:
             return False
@@ -115,6 +114,11 @@ class Places:
             wait = min(LEAST_OFTEN, 2 * self._wait) if self._is_trying else self._wait
             self._set(self.limit, wait, 1)
         return True
+
+    def forget(self) -> None:
+        """Believe in no limit, and know nothing of any level."""
+        self._let.clear()
+        self._set(math.inf, 0, 1)
 
     def unanswered(self) -> None:
         """A request was waited for in vain: fewer at once."""
@@ -153,6 +157,8 @@ LAST, OVERLOADED = 50, 10
 """So many of the last 50 unanswered are a sign of overload, or …"""
 IN_A_ROW = 3
 """… so many one after the other."""
+LEAST_S = 1e-6
+"""An answer takes so long at least: what is handed over ahead may leave just before it is due."""
 SILENT_S, SILENT = 0.3, 4.0
 """A request is silent after four times as long as answers usually take, and at least 0.3 s: while
 it takes one of few places, a 429 looks like a limit on those in flight."""
@@ -244,6 +250,13 @@ class Flight:
         if not self._carried_s:
             self._before_per_s = 0.0
         self._carried_s = seconds
+        if self.is_carried:
+            self.places.forget()
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether requests are on the way to workers and back for longer than with the server."""
+        return 2 * self._carried_s > self.took_s
 
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""
@@ -486,11 +499,12 @@ class Traffic:
         return out, was_silent and not is_trying
 
     def forget(self, permit: int) -> None:
-        """Take out a request that was broken off."""
+        """Take out a request that was not sent, or broken off."""
         if permit == self.gate.trying:
             self.gate.trying = None
-        self._out.pop(permit, None)
-        self._silent.pop(permit, None)
+        out = self._out.pop(permit, None) or self._silent.pop(permit, None)
+        if out is not None:
+            self.gate.lost(out.sent)
 
     def explained(
         self, out: Out, now: float, gate: StreamGate, sent: Sent, *, is_told: bool
@@ -504,7 +518,7 @@ class Traffic:
         is_about_rate = gate.is_closed or sent.epoch != gate.epoch or is_told
         # The first ones leave together on purpose.
         is_search = learner.search.is_found or out.sent.number > TOGETHER
-        if is_about_rate or learner.search.is_spaced or not is_search:
+        if is_about_rate or learner.search.is_spaced or not is_search or self.flight.is_carried:
             return False
         if not self.flight.places.throttled(now, out.in_flight, out.sent, self.gate.number):
             return False
@@ -516,7 +530,7 @@ class Traffic:
         self.gate.answer_s = self.flight.took_s or math.inf
         self.gate.accepted(out.sent)
         heard, out.heard = 1 + out.heard, 0
-        self.flight.accepted(now, out.in_flight, now - out.sent_at, heard)
+        self.flight.accepted(now, out.in_flight, max(LEAST_S, now - out.sent_at), heard)
 
     def unanswered(self, out: Out, now: float, *, was_silent: bool, is_away: bool) -> None:
         """No answer came; *is_away*: not even a connection."""

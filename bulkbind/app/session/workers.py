@@ -101,11 +101,14 @@ async def hub_of(
         )
         yield None
     elif send.cluster is None:
-        yield _hub(session, client, pacer, Here(number), partial(goes_alone, pacer, send))
+        is_alone = partial(goes_alone, pacer, send)
+        yield _hub(session, client, pacer, Here(number), goes_alone=is_alone)
     else:
         cluster = await cluster_of(send.cluster)
         try:
-            yield _hub(session, client, pacer, There(cluster, session), lambda: False)
+            yield _hub(
+                session, client, pacer, There(cluster, session), is_even=partial(is_even, pacer)
+            )
         finally:
             await cluster.close()
 
@@ -134,12 +137,20 @@ def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
     return (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
 
 
+def is_even(pacer: Pacer) -> bool:
+    """Return whether binds may leave a few together: no 429 has shown otherwise."""
+    learner = pacer.streams.learner
+    return not learner.is_closed and not learner.search.is_spaced and pacer.in_flight() is None
+
+
 def _hub(
     session: Session,
     client: KooDrive,
     pacer: Pacer,
     places: Places,
-    goes_alone: Callable[[], bool],
+    *,
+    goes_alone: Callable[[], bool] = lambda: False,
+    is_even: Callable[[], bool] = lambda: False,
 ) -> Hub:
     settings, tls = session.settings, session.tls
     return Hub(
@@ -150,5 +161,6 @@ def _hub(
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
         goes_alone=goes_alone,
+        is_even=is_even,
         carried=pacer.carried,
     )

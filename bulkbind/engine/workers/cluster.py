@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 OPERATION = "bulkbind"
 """What the driver asks a worker of Dask for."""
 GATHER_S = 0.01
-"""Messages wait for others for so long, each way …"""
-MANY_BYTES = 1000
-"""… but where a few milliseconds fill a group, none waits longer."""
+"""Messages to a worker follow each other no sooner …"""
+MANY_BYTES = 500
+"""… unless so much waits."""
+ANSWERS_S = 0.06
+"""Accepted binds wait for others for so long, while any are to come."""
 CONNECT_S = 10.0
 """How long the scheduler, or a place, may take to answer."""
 REACH_S = 5.0
@@ -158,7 +160,7 @@ class _Stream:
 class ClusterLink:
     """The way to a worker at a place of the cluster."""
 
-    gather_s = GATHER_S
+    gather_s = ANSWERS_S
 
     def __init__(
         self,
@@ -174,8 +176,8 @@ class ClusterLink:
         self._stream = _Stream(comm)
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._began_at = 0.0
-        """When what is in `out` began to be gathered."""
+        self._began_at = self._flushed_at = float("-inf")
+        """When what is in `out` began to be gathered, and when messages were sent last."""
         self._timer: asyncio.TimerHandle | None = None
         self._hearing = asyncio.create_task(self._hear(), name=f"hear {self.host}")
 
@@ -187,14 +189,15 @@ class ClusterLink:
             self._began_at = now
         self._out += (frame([After(now - self._began_at)]), data)
         self._out_bytes += len(data)
-        if self._out_bytes >= MANY_BYTES:
+        if self._out_bytes >= MANY_BYTES or now >= self._flushed_at + GATHER_S:
             self._flush()
         elif self._timer is None:
-            self._timer = loop.call_later(GATHER_S, self._flush)
+            self._timer = loop.call_at(self._flushed_at + GATHER_S, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._flushed_at = asyncio.get_running_loop().time()
         self._stream.send(b"".join(self._out))
         self._out, self._out_bytes, self._timer = [], 0, None
 

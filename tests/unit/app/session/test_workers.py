@@ -12,10 +12,12 @@ from bulkbind.app.session.workers import (
     SLOW_PER_S,
     Here,
     goes_alone,
+    is_even,
     workers_of,
 )
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
+from bulkbind.model import Throttled
 from bulkbind.pacing import Limit, Pacer
 from bulkbind.settings import SendSettings
 
@@ -92,3 +94,19 @@ def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses(
 
     assert goes_alone(told, SendSettings())
     assert goes_alone(closed, SendSettings())
+
+
+def test_binds_may_leave_together_unless_a_429_has_shown_otherwise():
+    """Where requests must be spaced, or few may be in flight, and while one alone tries."""
+    clock, stop = SystemClock(), StopSignal()
+    pacers = [Pacer(clock, stop, learned=Limit(100.0, is_spaced=each)) for each in (False, True)]
+    assert [is_even(each) for each in pacers] == [True, False]
+
+    pacer = pacers[0]
+    pacer.flight.places.limit = 4
+    was_even = is_even(pacer)
+    pacer.flight.places.forget()
+    pacer.report(pacer.try_permits(1)[0], Throttled(retry_after_s=9.0))
+
+    assert not was_even
+    assert not is_even(pacer)

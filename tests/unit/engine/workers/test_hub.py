@@ -12,7 +12,7 @@ from msgspec import structs
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers import hub
 from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
-from bulkbind.engine.workers.hub import FIRST_S, LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import AHEAD_S, FIRST_S, LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -26,6 +26,7 @@ from bulkbind.engine.workers.messages import (
     Order,
     Passed,
     Ready,
+    Revoke,
     Said,
     Start,
     Unasked,
@@ -144,7 +145,7 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
-        self.is_free = self.goes_alone = False
+        self.is_free = self.is_even = self.goes_alone = False
         self.carried: list[float] = []
         self.hub = Hub(
             self.local,
@@ -154,6 +155,7 @@ class Bench:
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
             goes_alone=lambda: self.goes_alone,
+            is_even=lambda: self.is_even,
             carried=self.carried.append,
         )
         self.hub.on_unasked(self.unasked.append)
@@ -642,6 +644,30 @@ async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench
     assert groups[2].heard == [(0, mine)]
     assert bench.local.learned[-2:] == [mine] * 2
     assert [state["in_hand"] for state in bench.hub.workers()] == [1, 0]
+
+
+async def test_at_a_known_pace_those_that_are_due_soon_go_together(bench):
+    """They leave over that time, and are taken back where the gate has closed meanwhile."""
+    await bench.ready()
+    bench.is_even = True
+    devices = [Device("user", f"SN_{number}") for number in range(4)]
+    assert bench.hub.pool().ahead_s() == AHEAD_S
+
+    bench.hub.post_all(devices, TOKEN, Group())
+    await bench.turn()
+    (order,) = bench.wires[0].orders()
+    throttled = Said.of(order.number, Attempt(Throttled(), http_status=429))
+    bench.wires[0].say(throttled)
+    before = [Revoke() in wire.told for wire in bench.wires]
+    bench.is_even = False
+    bench.wires[0].say(structs.replace(throttled, number=order.number + 1))
+    after = [wire.told.count(Revoke()) for wire in bench.wires]
+    bench.wires[0].say(structs.replace(throttled, number=order.number + 2))
+
+    assert order.over_s == AHEAD_S
+    assert (before, after) == ([False, False], [1, 1])
+    assert [wire.told.count(Revoke()) for wire in bench.wires] == after
+    assert bench.hub.pool() is None
 
 
 async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
