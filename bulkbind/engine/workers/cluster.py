@@ -48,6 +48,13 @@ CONNECT_S = 10.0
 REACH_S = 5.0
 """How long a connection to the endpoint may take when it is tried."""
 LOCAL = "local:"
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""Nothing is a task, so that there is nothing for Dask to measure."""
 
 
 # --- at a place -----------------------------------------------------------------------------------
@@ -355,16 +362,17 @@ class Cluster:
 async def _started(processes: int) -> Any:  # noqa: ANN401  # as above
     """Start a cluster of this machine that nobody else can reach."""
     folder = await in_thread(tempfile.mkdtemp, prefix="bulkbind-")
-    return await import_module("distributed").LocalCluster(
-        n_workers=processes,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        # With an address of None alone, its web server still wants the port 8787, and warns.
-        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-        local_directory=folder,
-        asynchronous=True,
-        silence_logs=50,
-    )
+    with import_module("dask").config.set(QUIET):
+        return await import_module("distributed").LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            # With an address of None alone, its web server still wants the port 8787, and warns.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            local_directory=folder,
+            asynchronous=True,
+            silence_logs=50,
+        )
 
 
 def _check_is_private(address: str, what: str) -> None:
