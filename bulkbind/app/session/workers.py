@@ -101,8 +101,8 @@ async def hub_of(
         )
         yield None
     elif send.cluster is None:
-        is_alone = partial(goes_alone, pacer, send)
-        yield _hub(session, client, pacer, Here(number), goes_alone=is_alone)
+        alone = partial(why_alone, pacer, send)
+        yield _hub(session, client, pacer, Here(number), why_alone=alone)
     else:
         cluster = await cluster_of(send.cluster)
         try:
@@ -121,20 +121,21 @@ async def cluster_of(address: str) -> Cluster:
     return await Cluster.open(address, MODULE)
 
 
-def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
-    """Return whether the run's own process sends by itself though there are workers.
+def why_alone(pacer: Pacer, send: SendSettings) -> str:
+    """Return why the run's own process sends by itself though there are workers; empty: it doesn't.
 
     It does where the gateway has shown a limit that one process can use up, or is about to: on the
     way to a worker requests come closer together or farther apart, and places are empty meanwhile.
     """
     if send.is_per_user:
-        return False
+        return ""
     learner = pacer.streams.learner
     if learner.is_closed:
-        return True
+        return "nothing gets through for now"
     if (places := pacer.in_flight()) is not None:
-        return places <= FEW_PLACES
-    return (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
+        return f"the gateway takes {places:,} at a time" if places <= FEW_PLACES else ""
+    is_slow = (learner.search.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
+    return f"the limit is under {SLOW_PER_S:,.0f}/s" if is_slow else ""
 
 
 def is_even(pacer: Pacer) -> bool:
@@ -149,7 +150,7 @@ def _hub(
     pacer: Pacer,
     places: Places,
     *,
-    goes_alone: Callable[[], bool] = lambda: False,
+    why_alone: Callable[[], str] = str,
     is_even: Callable[[], bool] = lambda: False,
 ) -> Hub:
     settings, tls = session.settings, session.tls
@@ -160,7 +161,7 @@ def _hub(
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
-        goes_alone=goes_alone,
+        why_alone=why_alone,
         is_even=is_even,
         carried=pacer.carried,
     )

@@ -100,7 +100,7 @@ class Hub:
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
-        goes_alone: Callable[[], bool] = lambda: False,
+        why_alone: Callable[[], str] = str,
         is_even: Callable[[], bool] = lambda: False,
         carried: Callable[[float], None] = lambda _s: None,
     ) -> None:
@@ -113,7 +113,7 @@ class Hub:
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
-            goes_alone: Returns whether the driver sends by itself what there is.
+            why_alone: Returns why the driver sends by itself what there is; empty: it does not.
             is_even: Returns whether a pace is known at which binds may leave a few together.
             carried: Called with how many seconds orders take to the workers and back.
         """
@@ -121,7 +121,7 @@ class Hub:
         self._clock = clock
         self._version = version
         self._setup = setup
-        self._is_free, self._is_even, self._goes_alone = is_free, is_even, goes_alone
+        self._is_free, self._is_even, self._why_alone = is_free, is_even, why_alone
         self._carried = carried
         self._places = places
         self._crews = [Crew(each + 1) for each in range(places.number)]
@@ -289,7 +289,7 @@ class Hub:
 
     def _has_others(self) -> bool:
         """Return whether others send the next bind."""
-        return bool(self._takers) and not self._goes_alone()
+        return bool(self._takers) and not self._why_alone()
 
     def _idlest(self) -> Crew:
         """Return who has least in hand of those who take orders; there must be one."""
@@ -337,7 +337,8 @@ class Hub:
 
     def workers(self) -> list[WorkerState]:
         """Return how the workers are doing."""
-        return [crew.state(is_over=self._is_over) for crew in self._crews]
+        waits = "" if self._is_over else self._why_alone()
+        return [crew.state(is_over=self._is_over, waits=waits) for crew in self._crews]
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._group.create_task(work, name=name)
@@ -360,7 +361,7 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STARTING_S):
                     await self._starting.acquire()
-            while self._goes_alone():
+            while self._why_alone():
                 await self._clock.sleep(BEAT_S)
             crew.is_starting = True
             self._begin(self._start(crew), f"start worker {crew.number}")

@@ -145,7 +145,8 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
-        self.is_free = self.is_even = self.goes_alone = False
+        self.is_free = self.is_even = False
+        self.slow = ""
         self.carried: list[float] = []
         self.hub = Hub(
             self.local,
@@ -154,7 +155,7 @@ class Bench:
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
-            goes_alone=lambda: self.goes_alone,
+            why_alone=lambda: self.slow,
             is_even=lambda: self.is_even,
             carried=self.carried.append,
         )
@@ -241,12 +242,12 @@ async def test_the_driver_sends_until_one_bind_has_shown_that_the_set_up_is_righ
 async def test_no_more_are_starting_at_a_time_than_the_driver_can_do_with():
     """The next one is started when one can send, or cannot be, and none while none is of use."""
     made = Bench(number=3, at_once=1)
-    made.goes_alone = True
+    made.slow = "slow"
     async with made.hub:
         await made.turn()
         await made.proven()
         numbers = [len(made.wires)]
-        made.goes_alone = False
+        made.slow = ""
         await made.beats(BEAT_S)
         for said in ([Hello("0.9")], [Hello("1.0")], [Ready(), Beat(1)]):
             numbers.append(len(made.wires))
@@ -685,15 +686,17 @@ async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
 async def test_the_driver_sends_what_the_way_to_a_worker_would_spoil(bench):
     """As long as that is so; the workers stay, and send again after it."""
     await bench.ready()
-    bench.goes_alone = True
+    bench.slow = "slow"
     bench.hub.post(DEVICE, TOKEN, lambda _: None)
     attempt = await (await bench.bind())
     alone = [wire.orders() for wire in bench.wires]
-    bench.goes_alone = False
+    waits = [state["waits"] for state in bench.hub.workers()]
+    bench.slow = ""
     await bench.bind()
 
     assert attempt == BOUND
     assert alone == [[], []]
+    assert waits == ["slow", "slow"]
     assert len(bench.local.sent) == bench.hub.own_settled == 3
     assert sum(len(wire.orders()) for wire in bench.wires) == 1
 
