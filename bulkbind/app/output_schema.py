@@ -153,7 +153,10 @@ WORKER = _object(
         "per_s": _number("rows that ended per second: of late; at its end, over all its time"),
         "lost": _text("why the run gave it up; empty if it did not"),
     },
-    optional={"host": HOST},
+    optional={
+        "host": HOST,
+        "waits": _text("why the run's own process sends alone meanwhile; empty if it does not"),
+    },
 )
 _FACTS: Schema = {
     "requests": _whole("requests of every kind, without the lists that `refreshed` is of"),

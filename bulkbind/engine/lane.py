@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
+from bulkbind.model import TimeUse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -64,6 +65,7 @@ class Lane:
         self._breaker = breaker
         self._concurrency = concurrency
         self._clock = parts.clock
+        self._time = parts.gate.time
         self._out: dict[int, float] = {}
         """Rows that are posted and have not come back: when each left, monotonic seconds."""
         self._left = 0
@@ -95,7 +97,7 @@ class Lane:
             if is_full or (takes == 0 and self._out):
                 await self._moved()
                 continue
-            if takes and self._post_all(rows, takes):
+            if takes and await self._post_all(rows, takes):
                 continue
             claim = rows.ready() or await rows.next()
             if claim is None:
@@ -109,10 +111,11 @@ class Lane:
                 self._leave_to_binder(self._binder.bind(claim))
         self._api.hand_over()
 
-    def _post_all(self, rows: Rows, most: int) -> int:
+    async def _post_all(self, rows: Rows, most: int) -> int:
         """Hand up to *most* rows to others who send; return how many, if any.
 
-        Where one row after the other has to be looked at, there are none.
+        Where one row after the other has to be looked at, there are none. Those that may leave a
+        little later go along, and more are not looked for until then.
         """
         if self._breaker.is_failing() or self._users.has_suspects():
             return 0
@@ -127,6 +130,9 @@ class Lane:
         for claim in claims[:posted]:
             self._users.leave(claim.device.user_id)
         self._out.update(dict.fromkeys(left, self._clock.monotonic()))
+        if 0 < posted < len(claims) and (ahead_s := self._api.ahead_s()):
+            with self._time.waiting(TimeUse.PACED):
+                await self._clock.sleep(ahead_s)
         return posted
 
     async def _moved(self) -> None:

@@ -140,6 +140,11 @@ class Paced:
         pool = self._client.pool()
         return None if pool is None else pool.takes(width)
 
+    def ahead_s(self) -> float:
+        """Return for how long nobody needs others to take more, once they took what they may."""
+        pool = self._client.pool()
+        return 0.0 if pool is None else pool.ahead_s()
+
     def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
         """Have the first of some binds sent by others, and *landing* told what became of them.
 
@@ -158,7 +163,7 @@ class Paced:
         }
         if others:
             devices = [*takewhile(lambda device: device.user_id not in others, devices)]
-        if permits := self._gate.try_permits(len(devices)):
+        if permits := self._gate.try_permits(len(devices), pool.ahead_s()):
             sent = devices[: len(permits)]
             pool.post_all(sent, credential, _Posted(self, sent, credential, permits, landing))
         return len(permits)

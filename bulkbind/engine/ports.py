@@ -54,6 +54,9 @@ class Pool(Protocol):
         0: some must have come back before.
         """
 
+    def ahead_s(self) -> float:
+        """Return how long before it is due each may be handed over, spread over that time."""
+
     def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
         """Have binds sent, no more than it takes."""
 
@@ -159,8 +162,11 @@ class Api(Protocol):
     def takes(self, width: int) -> int | None:
         """Return how many binds others take now, see `Pool`; None: nobody does."""
 
+    def ahead_s(self) -> float:
+        """Return for how long nobody needs others to take more, once they took what they may."""
+
     def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
-        """Have the first of some binds sent by others; return how many may leave at once."""
+        """Have the first of some binds sent by others; return how many may leave."""
 
     async def list_devices(self, user_id: str) -> Listing:
         """Read a user's list. Raises: DrainedError as above."""
@@ -259,8 +265,11 @@ class Gate(Protocol):
     def try_permit(self, user_id: str | None = None) -> int | None:
         """Return a permit if one may be had at once; None: it may not."""
 
-    def try_permits(self, most: int) -> list[int]:
-        """Return up to *most* permits that may be had at once, for requests of all users."""
+    def try_permits(self, most: int, ahead_s: float = 0.0) -> list[int]:
+        """Return up to *most* permits that may be had at once, for requests of all users.
+
+        *ahead_s*: and those that will be due so soon, for requests that are spread over that time.
+        """
 
     def passed(self, permits: Sequence[int]) -> None:
         """Learn that permitted requests were accepted."""

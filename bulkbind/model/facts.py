@@ -322,6 +322,8 @@ class WorkerState(TypedDict):
     """Rows that ended per second of late; at its end, over all the time that it was sending."""
     lost: str
     """Why the run gave it up, in words; empty if it did not."""
+    waits: NotRequired[str]
+    """Why the run's own process sends alone meanwhile, in words; empty if it does not."""
 
 
 class TimelinePart(TypedDict):
@@ -576,7 +578,7 @@ class RunFacts(Facts):
         if self:
             left.cut_offs = 1
         if self.workers:
-            left.workers = [{**worker, "is_alive": False} for worker in self.workers]
+            left.workers = [{**worker, "is_alive": False, "waits": ""} for worker in self.workers]
         return left
 
     def spend(self, time: TimeSpent) -> None:

@@ -85,8 +85,7 @@ class Places:
             self._against += 1
             if self._against >= AGAINST:
                 self._refuted_until = now + REFUTED_S
-                self._let.clear()
-                self._set(math.inf, 0, 1)
+                self.forget()
                 return False
         if in_flight == 1 or now < self._refuted_until:
             return False
@@ -101,6 +100,11 @@ class Places:
             wait = min(LEAST_OFTEN, 2 * self._wait) if self._is_trying else self._wait
             self._set(self.limit, wait, 1)
         return True
+
+    def forget(self) -> None:
+        """Believe in no limit, and know nothing of any level."""
+        self._let.clear()
+        self._set(math.inf, 0, 1)
 
     def unanswered(self) -> None:
         """A request was waited for in vain: fewer at once."""
@@ -232,6 +236,13 @@ class Flight:
         if not self._carried_s:
             self._before_per_s = 0.0
         self._carried_s = seconds
+        if self.is_carried:
+            self.places.forget()
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether requests are on the way to workers and back for longer than with the server."""
+        return 2 * self._carried_s > self.took_s
 
     def has_place(self, now: float, per_s: float, in_flight: int, silent: int) -> bool:
         """Return whether one more may leave at this pace where *silent* of *in_flight* are."""

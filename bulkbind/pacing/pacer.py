@@ -177,8 +177,11 @@ class Pacer:
         is_due = not traffic.is_closed and traffic.due_at(gate, now) <= now
         return self._leave(gate, now) if is_due and traffic.clear_at(now) <= now else None
 
-    def try_permits(self, most: int) -> list[int]:
-        """Return up to *most* permits as `try_permit` would, for requests of all users."""
+    def try_permits(self, most: int, ahead_s: float = 0.0) -> list[int]:
+        """Return up to *most* permits as `try_permit` would, for requests of all users.
+
+        *ahead_s*: and those that are due so soon, where all requests are one stream.
+        """
         permits: list[int] = []
         while len(permits) < most and (permit := self.try_permit()) is not None:
             permits.append(permit)
@@ -187,6 +190,22 @@ class Pacer:
                 others = self.traffic.sent_along(along)
                 self.time.sent_all_along(others)
                 permits += others
+        if ahead_s:
+            permits += self._ahead(most - len(permits), self._clock.monotonic(), ahead_s)
+        return permits
+
+    def _ahead(self, most: int, now: float, ahead_s: float) -> list[int]:
+        """Return the permits of requests that leave when each is due, within so long."""
+        traffic, gate = self.traffic, self.traffic.gate("", now)
+        is_held = self._line.locked() or gate.door.locked() or self._stop.is_set or self.is_paused
+        if is_held or traffic.is_closed or traffic.per_user:
+            return []
+        permits: list[int] = []
+        while len(permits) < most and traffic.has_place(now):
+            due_at = max(now, gate.next_at, self.flight.next_at)
+            if due_at >= now + ahead_s:
+                break
+            permits.append(self._leave(gate, due_at))
         return permits
 
     def _leave(self, gate: Gate, now: float) -> int:
@@ -315,7 +334,7 @@ class Pacer:
             self.report(permit, PASSED)
 
     def forget(self, permit: int) -> None:
-        """A permitted request was broken off: if it was the one that tries, another may go."""
+        """A permitted request was not sent, or broken off: if it tried alone, another one may."""
         self.traffic.forget(permit)
         self.time.ended(permit)
         for came in self._expecting:

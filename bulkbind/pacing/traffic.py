@@ -34,6 +34,8 @@ HELD_SLOTS = 1.5
 """For so many slots of the pace, all wait for what comes of a 429 of the guide."""
 FAR_S = 0.5
 """Rows wait for a permit where their turn comes sooner; else they make way for those of others."""
+LEAST_S = 1e-6
+"""An answer takes so long at least: what is handed over ahead may leave just before it is due."""
 MANY = 64
 """Requests may leave along with another where the pace allows so many at once."""
 
@@ -305,18 +307,25 @@ class Traffic:
         was_silent = permit in self._silent
         out = (self._silent if was_silent else self._out)[permit]
         was_trying = permit in (out.gate.trying, self.server.trying)
-        self.forget(permit)
+        self._take_out(permit)
         out.along = 0  # the others are told apart from here on
         return out, was_silent and not was_trying
 
     def forget(self, permit: int) -> None:
-        """A request is not on its way any more: if it was the one that tries, another one may."""
+        """A request was not sent, or broken off."""
+        out = self._take_out(permit)
+        if out is not None:
+            out.gate.lost()
+
+    def _take_out(self, permit: int) -> Out | None:
+        """Take out a request: if it was the one that tries, another one may."""
         out = self._out.pop(permit, None) or self._silent.pop(permit, None)
         if out is not None:
             out.gate.out -= 1
             out.gate.trying = None if out.gate.trying == permit else out.gate.trying
         if self.server.trying == permit:
             self.server.trying = None
+        return out
 
     def accepted(self, permit: int, out: Out, now: float) -> None:
         """An answer came that was no 429."""
@@ -324,7 +333,7 @@ class Traffic:
         self.refused_since = None
         out.gate.accepted(out.sent, self.flight.took_s or math.inf)
         heard, out.heard = 1 + out.heard, 0
-        self.flight.accepted(now, out.in_flight, now - out.sent.at, heard)
+        self.flight.accepted(now, out.in_flight, max(LEAST_S, now - out.sent.at), heard)
 
     def throttled(
         self, permit: int, out: Out, now: float, *, limit: float | None = None,
@@ -333,7 +342,7 @@ class Traffic:
         """A 429 came: a limit in flight is met by fewer at once, any other closes a gate."""
         self.server.heard(permit)
         gate, sent = out.gate, out.sent
-        self._refusal_s = now - sent.at
+        self._refusal_s = max(0.0, now - sent.at)
         self.refused_since = now if self.refused_since is None else self.refused_since
         is_late = gate.is_closed or sent.epoch != gate.epoch
         guide = self.guide
@@ -343,7 +352,8 @@ class Traffic:
         is_told = limit is not None or retry_after_s is not None
         # The first ones leave together on purpose.
         is_search = self.pace.is_found or permit > TOGETHER
-        may_be_places = is_search and not (is_late or is_told or self.pace.is_spaced)
+        is_other = is_late or is_told or self.pace.is_spaced or self.flight.is_carried
+        may_be_places = is_search and not is_other
         places, last = self.flight.places, self._permits
         if may_be_places and places.throttled(now, out.in_flight, permit, last):
             gate.lost()

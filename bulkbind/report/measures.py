@@ -101,6 +101,10 @@ def workers_now(workers: Sequence[WorkerState]) -> str:
     """Return how workers are doing: how many, how fast, how much they have, who was lost."""
     alive = [worker for worker in workers if worker["is_alive"]]
     in_hand = sum(worker["in_hand"] for worker in workers)
+    waiting = [why for worker in workers if (why := worker.get("waits"))]
+    if waiting and not in_hand:
+        told = f"the run's own process sends alone, as {waiting[0]}; {len(waiting)} waiting"
+        return "; ".join([told, *_lost(workers)])
     of_all = f" of {len(workers)}" if len(alive) < len(workers) else ""
     rates = _each([worker["per_s"] for worker in alive], rate_text, "")
     told = f"{len(alive)}{of_all} sending" + (f" at {rates}" if rates else "")

@@ -20,11 +20,9 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -44,6 +42,7 @@ from tests.campaigns.crash_campaign import (
     sleep,
 )
 from tests.campaigns.crash_evidence import reckon
+from tests.campaigns.side_by_side import add_options, results_of
 from tests.campaigns.workers_faults import SETTLE_S, SLACK_S, TIME_OUT_S, buried
 from tests.support.certificates import certify
 from tests.support.manifests import write_csv
@@ -60,6 +59,7 @@ from tests.support.processes import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PER_S = 200
 REFUSED, SLOWER = 0.02, 0.02
@@ -364,7 +364,7 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
     wrong = figures.wrong(plan) | {each: count for each, count in counts.items() if count}
     efficiency = rows / PER_S / evidence.summary["sending_s"]
     say(
-        f"{name:<18}{len(struck.strikes):>6}{len(struck.spans):>6}{rows:>9,}"
+        f"{name:<22}{len(struck.strikes):>6}{len(struck.spans):>6}{rows:>9,}"
         f"{figures.rows_already_bound:>9,}{len(buried_at):>6}{refused:>9.2%}{efficiency:>8.3f}"
         f"{figures.seconds:>8.0f} s  {wrong or 'all 0'}"
     )
@@ -379,32 +379,32 @@ def measured(name: str, kind: Kind, home: Path, given: argparse.Namespace) -> di
 
 def _enough(kind: Kind, given: argparse.Namespace) -> int:
     """Return how many rows there are while all strikes strike."""
+    return int(PER_S * (_seconds(kind, given) or given.seconds))
+
+
+def _seconds(kind: Kind, given: argparse.Namespace) -> float:
+    """Return how long all strikes take; 0 where there are none."""
     if not kind.of:
-        return PER_S * int(given.seconds)
+        return 0.0
     each_s = max(kind.for_s, BURIED_S) + 1.0
     lives = given.strikes if kind.of != "worker" else 1 + given.strikes // given.workers
-    return int(PER_S * (given.strikes * each_s + 6 * lives))
+    return float(given.strikes * each_s + 6 * lives)
 
 
 def main() -> None:
     """Run every kind, or those that are named."""
     given = _parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left
-    results: dict[str, Any] = {}
     say(
-        f"{'':<18}{'struck':>6}{'lives':>6}{'rows':>9}{'already':>9}{'lost':>6}{'refused':>9}"
+        f"{'':<22}{'struck':>6}{'lives':>6}{'rows':>9}{'already':>9}{'lost':>6}{'refused':>9}"
         f"{'ideal':>8}{'':>10}  what should be 0 and is not"
     )
-    for name, kind in KINDS.items():
-        if given.kind and not any(name.startswith(wanted) for wanted in given.kind):
-            continue
-        if given.keep is not None:
-            folder = given.keep / name.replace(" ", "-")
-            folder.mkdir(parents=True)
-            results[name] = measured(name, kind, folder.resolve(), given)
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            results[name] = measured(name, kind, Path(scratch).resolve(), given)
+    kinds = {
+        name: kind
+        for name, kind in KINDS.items()
+        if not given.kind or any(name.startswith(wanted) for wanted in given.kind)
+    }
+    results = results_of(measured, kinds, given, _seconds)
     for name in results.keys() & {"delay", "loss"}:
         if "calm" in results:
             slower = results["calm"]["efficiency"] - results[name]["efficiency"]
@@ -420,11 +420,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("kind", nargs="*", help=f"kinds, or how they begin, of {', '.join(KINDS)}  [default: all]")
     add("--workers", type=int, default=3, help="machines that send  [default: 3]")
-    add("--strikes", type=int, default=50, help="of each kind  [default: 50]")
     add("--rows", type=int, help="rows of each manifest  [default: enough for the strikes]")
     add("--seconds", type=int, default=30, help="of the kinds without strikes  [default: 30]")
-    add("--seed", type=int, default=5, help="of the moments  [default: 5]")
-    add("--keep", type=Path, metavar="DIR", help="a new folder in which all evidence stays")
+    add_options(parser)
     return parser
 
 

@@ -161,6 +161,20 @@ async def test_every_device_is_bound_once(bench, is_pool):
     assert not bench.server.lists
 
 
+async def test_what_is_handed_over_ahead_keeps_to_the_pace(bench):
+    """Others are asked to take more only once what they took is due; all that is time paced."""
+    bench.server.is_pool, bench.server.pool_ahead_s = True, 0.05
+    bench.send = SendSettings(concurrency=32)
+    bench.pacer.cap(100.0)
+    bench.pacer.carried(0.05)
+    began = bench.clock.monotonic()
+    await bench.ran(devices(300))
+
+    assert bench.counts() == {"bound": 300}
+    assert 2.9 <= bench.clock.monotonic() - began <= 3.5
+    assert bench.pacer.paced_s > 2.5
+
+
 async def test_never_more_in_flight_than_the_concurrency(bench):
     """The workers are as many as the concurrency says."""
     await bench.ran(devices(60))

@@ -64,6 +64,7 @@ class FakeServer:
 
     Attributes:
         is_pool: Whether it takes many binds at a time.
+        pool_ahead_s: How long before they are due.
         lands_late: Whether what is posted has to be awaited, as an answer in parts.
         planned: Verdicts (or `LOST`, or None for success) for the next binds, then success.
         list_planned: Verdicts for the next lists, then the truth.
@@ -95,6 +96,7 @@ class FakeServer:
         """Whether that error is one whose code nobody set as "already bound"."""
         self.late_s = 3.0
         self.lands_late = self.is_pool = False
+        self.pool_ahead_s = 0.0
         self._posted: dict[asyncio.Task[Attempt], Landed] = {}
         self.time_out_s = 30.0
         self._late: list[tuple[float, Device]] = []
@@ -142,6 +144,9 @@ class FakeServer:
     def takes(self, width: int) -> int | None:
         return max(0, width - len(self._posted)) if self.is_pool else None
 
+    def ahead_s(self) -> float:
+        return self.pool_ahead_s
+
     def post_all(self, devices: Sequence[Device], landing: Landing) -> int:
         def told(place: int, came: Came) -> None:
             if not isinstance(came, Attempt) or not isinstance(verdict := came.verdict, Accepted):
@@ -151,7 +156,7 @@ class FakeServer:
             is_ours = accepted(claim, came, verdict).status is Status.BOUND
             landing.passed([place], [came], is_ours=is_ours)
 
-        permits = self.pacer.try_permits(len(devices))
+        permits = self.pacer.try_permits(len(devices), self.pool_ahead_s)
         for place, permit in enumerate(permits):
             self._begin(self.answer_to(permit, devices[place]), partial(told, place))
         return len(permits)
@@ -318,7 +323,8 @@ class OpenGate:
     def try_permit(self, user_id: str | None = None) -> int | None:  # noqa: ARG002  # as above
         return None if self._drained else 0
 
-    def try_permits(self, most: int) -> list[int]:
+    def try_permits(self, most: int, ahead_s: float = 0.0) -> list[int]:
+        self.ahead_s = ahead_s
         return [0] * most
 
     def passed(self, permits: Iterable[int]) -> None:

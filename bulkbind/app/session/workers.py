@@ -101,11 +101,14 @@ async def hub_of(
         )
         yield None
     elif send.cluster is None:
-        yield _hub(session, client, pacer, Here(number), partial(goes_alone, pacer, send))
+        alone = partial(why_alone, pacer, send)
+        yield _hub(session, client, pacer, Here(number), why_alone=alone)
     else:
         cluster = await cluster_of(send.cluster)
         try:
-            yield _hub(session, client, pacer, There(cluster, session), lambda: False)
+            yield _hub(
+                session, client, pacer, There(cluster, session), is_even=partial(is_even, pacer)
+            )
         finally:
             await cluster.close()
 
@@ -118,20 +121,26 @@ async def cluster_of(address: str) -> Cluster:
     return await Cluster.open(address, MODULE)
 
 
-def goes_alone(pacer: Pacer, send: SendSettings) -> bool:
-    """Return whether the run's own process sends by itself though there are workers.
+def why_alone(pacer: Pacer, send: SendSettings) -> str:
+    """Return why the run's own process sends by itself though there are workers; empty: it doesn't.
 
     It does where the gateway has shown a limit that one process can use up, or is about to: on the
     way to a worker requests come closer together or farther apart, and places are empty meanwhile.
     """
     if send.is_per_user:
-        return False
+        return ""
     if pacer.is_closed:
-        return True
+        return "nothing gets through for now"
     if (places := pacer.in_flight()) is not None:
-        return places <= FEW_PLACES
+        return f"the gateway takes {places:,} at a time" if places <= FEW_PLACES else ""
     learner = pacer.learner
-    return (learner.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
+    is_slow = (learner.is_found or learner.is_stated) and learner.per_s < SLOW_PER_S
+    return f"the limit is under {SLOW_PER_S:,.0f}/s" if is_slow else ""
+
+
+def is_even(pacer: Pacer) -> bool:
+    """Return whether binds may leave a few together: no 429 has shown otherwise."""
+    return not pacer.is_closed and not pacer.learner.is_spaced and pacer.in_flight() is None
 
 
 def _hub(
@@ -139,7 +148,9 @@ def _hub(
     client: KooDrive,
     pacer: Pacer,
     places: Places,
-    goes_alone: Callable[[], bool],
+    *,
+    why_alone: Callable[[], str] = str,
+    is_even: Callable[[], bool] = lambda: False,
 ) -> Hub:
     settings, tls = session.settings, session.tls
     return Hub(
@@ -149,6 +160,7 @@ def _hub(
         version=version("bulkbind"),
         setup=lambda: setup_of(settings.api, settings.endpoint(), client, tls),
         is_free=lambda: pacer.pace() is None and pacer.in_flight() is None,
-        goes_alone=goes_alone,
+        why_alone=why_alone,
+        is_even=is_even,
         carried=pacer.carried,
     )

@@ -38,14 +38,23 @@ if TYPE_CHECKING:
 OPERATION = "bulkbind"
 """What the driver asks a worker of Dask for."""
 GATHER_S = 0.01
-"""Messages wait for others for so long, each way …"""
-MANY_BYTES = 1000
-"""… but where a few milliseconds fill a group, none waits longer."""
+"""Messages to a worker follow each other no sooner …"""
+MANY_BYTES = 500
+"""… unless so much waits."""
+ANSWERS_S = 0.06
+"""Accepted binds wait for others for so long, while any are to come."""
 CONNECT_S = 10.0
 """How long the scheduler, or a place, may take to answer."""
 REACH_S = 5.0
 """How long a connection to the endpoint may take when it is tried."""
 LOCAL = "local:"
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+"""Nothing is a task, so that there is nothing for Dask to measure."""
 
 
 # --- at a place -----------------------------------------------------------------------------------
@@ -158,7 +167,7 @@ class _Stream:
 class ClusterLink:
     """The way to a worker at a place of the cluster."""
 
-    gather_s = GATHER_S
+    gather_s = ANSWERS_S
 
     def __init__(
         self,
@@ -174,8 +183,8 @@ class ClusterLink:
         self._stream = _Stream(comm)
         self._out: list[bytes] = []
         self._out_bytes = 0
-        self._began_at = 0.0
-        """When what is in `out` began to be gathered."""
+        self._began_at = self._flushed_at = float("-inf")
+        """When what is in `out` began to be gathered, and when messages were sent last."""
         self._timer: asyncio.TimerHandle | None = None
         self._hearing = asyncio.create_task(self._hear(), name=f"hear {self.host}")
 
@@ -187,14 +196,15 @@ class ClusterLink:
             self._began_at = now
         self._out += (frame([After(now - self._began_at)]), data)
         self._out_bytes += len(data)
-        if self._out_bytes >= MANY_BYTES:
+        if self._out_bytes >= MANY_BYTES or now >= self._flushed_at + GATHER_S:
             self._flush()
         elif self._timer is None:
-            self._timer = loop.call_later(GATHER_S, self._flush)
+            self._timer = loop.call_at(self._flushed_at + GATHER_S, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._flushed_at = asyncio.get_running_loop().time()
         self._stream.send(b"".join(self._out))
         self._out, self._out_bytes, self._timer = [], 0, None
 
@@ -352,16 +362,17 @@ class Cluster:
 async def _started(processes: int) -> Any:  # noqa: ANN401  # as above
     """Start a cluster of this machine that nobody else can reach."""
     folder = await in_thread(tempfile.mkdtemp, prefix="bulkbind-")
-    return await import_module("distributed").LocalCluster(
-        n_workers=processes,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        # With an address of None alone, its web server still wants the port 8787, and warns.
-        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-        local_directory=folder,
-        asynchronous=True,
-        silence_logs=50,
-    )
+    with import_module("dask").config.set(QUIET):
+        return await import_module("distributed").LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            # With an address of None alone, its web server still wants the port 8787, and warns.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            local_directory=folder,
+            asynchronous=True,
+            silence_logs=50,
+        )
 
 
 def _check_is_private(address: str, what: str) -> None:

@@ -76,8 +76,11 @@ class Crew:
         """The name of its machine; empty: this one."""
         return self.link.host if self.link else ""
 
-    def state(self, *, is_over: bool) -> WorkerState:
-        """Return how it is doing. *is_over*: whether the run is."""
+    def state(self, *, is_over: bool, waits: str) -> WorkerState:
+        """Return how it is doing.
+
+        *is_over*: whether the run is; *waits*: why it would have nothing to send.
+        """
         return WorkerState(
             number=self.number,
             pid=self.pid,
@@ -87,6 +90,7 @@ class Crew:
             in_hand=len(self.orders),
             per_s=self.per_s,
             lost=self.lost,
+            waits="" if self.lost else waits,
         )
 
     def put(self, message: ToWorker) -> None:

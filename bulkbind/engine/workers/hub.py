@@ -14,7 +14,16 @@ from bulkbind.engine.workers import messages
 from bulkbind.engine.workers.crew import Crew, Ordered
 from bulkbind.engine.workers.worker import BEAT_S, LEASE_S
 from bulkbind.logs import logger
-from bulkbind.model import Accepted, AlreadyBound, Attempt, Listing, NoAnswer, Refused, WorkerState
+from bulkbind.model import (
+    Accepted,
+    AlreadyBound,
+    Attempt,
+    Listing,
+    NoAnswer,
+    Refused,
+    Throttled,
+    WorkerState,
+)
 from bulkbind.redaction import redacted
 
 if TYPE_CHECKING:
@@ -36,6 +45,8 @@ become more than that: a worker that starts takes a core for half a second, and 
 late."""
 STARTING_S = 10.0
 """Whoever takes longer to start keeps no other from it."""
+AHEAD_S = 0.05
+"""Where a message costs more than a bind, those that are due within so long go together."""
 ENDING = Accepted | AlreadyBound | Refused
 """Verdicts with which a row ends."""
 LOST = "worker"
@@ -89,7 +100,8 @@ class Hub:
         version: str,
         setup: Callable[[], bytes],
         is_free: Callable[[], bool],
-        goes_alone: Callable[[], bool] = lambda: False,
+        why_alone: Callable[[], str] = str,
+        is_even: Callable[[], bool] = lambda: False,
         carried: Callable[[float], None] = lambda _s: None,
     ) -> None:
         """Have workers at all of these places.
@@ -101,14 +113,16 @@ class Hub:
             version: Of bulkbind: a worker of another is of no use.
             setup: Returns what a worker needs to know, once the set-up is proven.
             is_free: Returns whether no limit is known.
-            goes_alone: Returns whether the driver sends by itself what there is.
+            why_alone: Returns why the driver sends by itself what there is; empty: it does not.
+            is_even: Returns whether a pace is known at which binds may leave a few together.
             carried: Called with how many seconds orders take to the workers and back.
         """
         self._local = local
         self._clock = clock
         self._version = version
         self._setup = setup
-        self._is_free, self._goes_alone, self._carried = is_free, goes_alone, carried
+        self._is_free, self._is_even, self._why_alone = is_free, is_even, why_alone
+        self._carried = carried
         self._places = places
         self._crews = [Crew(each + 1) for each in range(places.number)]
         self._takers: list[Crew] = []
@@ -118,6 +132,8 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next = 1
         """The number of the next order."""
+        self._ahead_until = float("-inf")
+        """When the last of what was handed over ahead is due."""
         self._keys: dict[Credential, int] = {}
         self._proven = asyncio.Event()
         self._starting = asyncio.Semaphore(places.at_once)
@@ -225,8 +241,12 @@ class Hub:
             crew.orders.pop(number, None)
 
     def pool(self) -> Pool | None:
-        """Return this while workers take orders and no limit is known: else one by one goes."""
-        return self if self._takers and self._is_free() else None
+        """Return this while workers take orders, and these need not go one by one."""
+        return self if self._takers and (self._is_free() or self._is_even()) else None
+
+    def ahead_s(self) -> float:
+        """See `Pool`."""
+        return 0.0 if self._is_free() else AHEAD_S
 
     def takes(self, width: int) -> int:
         """Return how much is free of the share of the worker that has least in hand."""
@@ -236,7 +256,9 @@ class Hub:
     def post_all(self, devices: Sequence[Device], credential: Credential, landing: Landing) -> None:
         """Have binds sent, no more than it `takes`."""
         crew = self._idlest()
-        self._order(crew, devices, credential, landing)
+        ahead_s = self.ahead_s()
+        self._ahead_until = self._clock.monotonic() + ahead_s
+        self._order(crew, devices, credential, landing, ahead_s)
         crew.flush()
 
     def _posted(self, landed: Landed, came: Came) -> None:
@@ -258,7 +280,7 @@ class Hub:
 
     def _has_others(self) -> bool:
         """Return whether others send the next bind."""
-        return bool(self._takers) and not self._goes_alone()
+        return bool(self._takers) and not self._why_alone()
 
     def _idlest(self) -> Crew:
         """Return who has least in hand of those who take orders; there must be one."""
@@ -282,8 +304,9 @@ class Hub:
         devices: Sequence[Device],
         credential: Credential,
         landing: Landing,
+        over_s: float = 0.0,
     ) -> int:
-        """Tell a worker to send binds; return the number of the first."""
+        """Tell a worker to send binds, over so many seconds; return the number of the first."""
         key = self._keys.get(credential)
         if key is None:
             key = self._keys[credential] = len(self._keys) + 1
@@ -298,14 +321,15 @@ class Hub:
         self._next += len(devices)
         ordered = Ordered(number, landing, self._clock.monotonic(), crew.timeout_s)
         crew.orders.update(dict.fromkeys(range(number, self._next), ordered))
-        crew.put(messages.Order(number, key, crew.timeout_s, list(devices)))
+        crew.put(messages.Order(number, key, crew.timeout_s, list(devices), over_s))
         return number
 
     # --- the workers -----------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerState]:
         """Return how the workers are doing."""
-        return [crew.state(is_over=self._is_over) for crew in self._crews]
+        waits = "" if self._is_over else self._why_alone()
+        return [crew.state(is_over=self._is_over, waits=waits) for crew in self._crews]
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._group.create_task(work, name=name)
@@ -328,7 +352,7 @@ class Hub:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STARTING_S):
                     await self._starting.acquire()
-            while self._goes_alone():
+            while self._why_alone():
                 await self._clock.sleep(BEAT_S)
             crew.is_starting = True
             self._begin(self._start(crew), f"start worker {crew.number}")
@@ -451,6 +475,16 @@ class Hub:
         if order is not None:
             crew.carry(self._clock.monotonic(), order, attempt)
             order.landing.landed(said.number - order.number, attempt)
+        if isinstance(attempt.verdict, Throttled):
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Have nothing leave that was handed over ahead, if the gate has closed since."""
+        if self._clock.monotonic() < self._ahead_until and not (self._is_free() or self._is_even()):
+            self._ahead_until = float("-inf")
+            for crew in self._takers:
+                crew.put(messages.Revoke())
+                crew.flush()
 
     def _passed(self, crew: Crew, passed: messages.Passed) -> None:
         attempts = passed.attempts(crew.mark_bits)

@@ -6,6 +6,7 @@
 | `Lease` | the answer to a `Beat` |
 | `Key` | a credential, before the first order that needs it |
 | `Order` | binds to send now: their rows are claimed, and there is a permit for each |
+| `Revoke` | what has not left yet is not to leave |
 | `Named` | from now on every success must name its device |
 | `After` | what follows was gathered, and is to be done so much later than it came |
 
@@ -16,7 +17,7 @@
 | `Beat` | it is alive, and asks for a lease |
 | `Passed` | binds that were accepted |
 | `Said` | what came of any other |
-| `Kept` | a bind that was not sent, as the lease had ended |
+| `Kept` | a bind that was not sent, as the lease had ended, or it was taken back |
 | `Unasked` | a connection said more, or broke |
 | `Failed` | why it ends |
 """
@@ -84,6 +85,12 @@ class Order(msgspec.Struct, frozen=True, array_like=True, tag="order", gc=False)
     timeout_s: float
     """How long each answer may take."""
     devices: list[Device]
+    over_s: float = 0.0
+    """They leave evenly over so long."""
+
+
+class Revoke(msgspec.Struct, frozen=True, array_like=True, tag="revoke"):
+    """It has no values."""
 
 
 class Named(msgspec.Struct, frozen=True, array_like=True, tag="named"):
@@ -253,7 +260,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     why: str
 
 
-ToWorker: TypeAlias = Start | Lease | Key | Order | Named | After
+ToWorker: TypeAlias = Start | Lease | Key | Order | Revoke | Named | After
 ToDriver: TypeAlias = Hello | Ready | Beat | Passed | Said | Kept | Unasked | Failed
 TO_WORKER = msgspec.msgpack.Decoder(list[ToWorker])
 TO_DRIVER = msgspec.msgpack.Decoder(list[ToDriver])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from bulkbind.engine.proof import accepted
@@ -28,6 +29,8 @@ GATHER_S = 0.004
 """Where no limit is known, accepted binds wait for others for so long: each group costs both sides
 a turn of the event loop. Where one is, the pace needs to know of each at once, unless the way to
 the driver costs more than that is worth."""
+CLUMP_S = 0.005
+"""Binds that leave over a time do so a few together, so often."""
 TICK_S = 0.0005
 """What is due so soon is done now: timers are no finer."""
 
@@ -105,6 +108,8 @@ class Worker:
         """When the group came that is heard, and when what follows is to be done."""
         self._later: deque[tuple[float, ToWorker]] = deque()
         """What is not due, in order."""
+        self._next: asyncio.TimerHandle | None = None
+        """Of the first of it."""
         self._in_hand = 0
         """Orders that are being sent."""
         self._passed: list[tuple[int, Attempt]] = []
@@ -130,7 +135,7 @@ class Worker:
         try:
             for message in self._frames.feed(data):
                 is_late = self._later or self._due_at > self._began_at
-                if is_late and not isinstance(message, messages.After):
+                if is_late and not isinstance(message, messages.After | messages.Revoke):
                     self._do_later(message)
                 else:
                     self._do(message)
@@ -147,40 +152,63 @@ class Worker:
         self._due_at = max(self._due_at, self._began_at + seconds)
 
     def _do_later(self, message: ToWorker) -> None:
-        if not self._later:
-            asyncio.get_running_loop().call_at(self._due_at, self._do_due)
         self._later.append((self._due_at, message))
+        self._wait_for_next()
+
+    def _spread(self, order: messages.Order) -> None:
+        """Let a few leave now, and a few more every `CLUMP_S`."""
+        now, rows = asyncio.get_running_loop().time(), len(order.devices)
+        clumps = min(rows, max(1, round(order.over_s / CLUMP_S)))
+        starts = [clump * rows // clumps for clump in range(clumps + 1)]
+        parts = [
+            messages.Order(
+                order.number + start, order.key, order.timeout_s, order.devices[start:end]
+            )
+            for start, end in pairwise(starts)
+        ]
+        self._send_all(parts[0])
+        for clump, part in enumerate(parts[1:], 1):
+            self._due_at = max(self._due_at, now + order.over_s * clump / clumps)
+            self._do_later(part)
+
+    def _wait_for_next(self) -> None:
+        if self._later and self._next is None:
+            self._next = asyncio.get_running_loop().call_at(self._later[0][0], self._do_due)
 
     def _do_due(self) -> None:
-        loop = asyncio.get_running_loop()
-        by = loop.time() + TICK_S
+        self._next = None
+        by = asyncio.get_running_loop().time() + TICK_S
         try:
             while self._later and self._later[0][0] <= by:
                 self._do(self._later.popleft()[1])
         except Exception as error:  # noqa: BLE001  # as above
             self._fail_at(error)
-        if self._later:
-            loop.call_at(self._later[0][0], self._do_due)
+        self._wait_for_next()
 
     def _do(self, message: ToWorker) -> None:
         match message:
             case messages.Order():
-                self._send_all(message)
+                self._spread(message) if message.over_s else self._send_all(message)
             case messages.Lease(beat=beat, is_free=is_free):
                 self._is_free = is_free
                 if (asked_at := self._asked.pop(beat, None)) is not None:
                     self._until = max(self._until, asked_at + LEASE_S)
             case messages.After(seconds=seconds):
                 self._wait(seconds)
+            case messages.Revoke():
+                self._keep_all()
             case messages.Key(number=number, parts=parts):
                 self._keys[number] = self._credential_of(parts)
             case messages.Start(setup=setup, gather_s=gather_s):
                 self._gather_s = gather_s
                 self._start(self._open(setup))
             case messages.Named():
-                self._names_codes = True
-                if self._client is not None:
-                    self._client.names_codes = True
+                self._demand_names()
+
+    def _demand_names(self) -> None:
+        self._names_codes = True
+        if self._client is not None:
+            self._client.names_codes = True
 
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -202,7 +230,7 @@ class Worker:
         while True:
             beat += 1
             self._asked[beat] = self._clock.monotonic()
-            self._put(messages.Beat(beat))
+            self._put(messages.Beat(beat), waits=True)
             await self._clock.sleep(BEAT_S)
 
     def _send_all(self, order: messages.Order) -> None:
@@ -211,6 +239,16 @@ class Worker:
         self._in_hand += len(order.devices)
         for number, device in enumerate(order.devices, order.number):
             self._client.post(device, key, partial(self._landed, number), order.timeout_s)
+
+    def _keep_all(self) -> None:
+        """Send none of what is not due."""
+        later, self._later = self._later, deque()
+        for at, message in later:
+            if isinstance(message, messages.Order):
+                for number in range(message.number, message.number + len(message.devices)):
+                    self._put(messages.Kept(number))
+            else:
+                self._later.append((at, message))
 
     def _landed(self, number: int, came: Came) -> None:
         if callable(came):
@@ -267,7 +305,7 @@ class Worker:
         gather_s = max(GATHER_S, self._gather_s) if self._is_free else self._gather_s
         if not gather_s:
             self._flush()
-        elif self._is_free and 2 * waiting >= self._in_hand:
+        elif not (self._in_hand or self._later) or (self._is_free and 2 * waiting >= self._in_hand):
             self._flush_now()
         elif self._timer is None and not self._is_due:
             self._timer = asyncio.get_running_loop().call_later(gather_s, self._flush)

@@ -22,8 +22,8 @@ if [ -n "$tls" ]; then
     export "DASK_DISTRIBUTED__COMM__TLS__${role}__KEY=$tls/key.pem"
   done
 fi
-# Nothing is a task, so there is nothing to measure: each part costs a third while it has nothing to do.
-export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=false
+# Nothing is a task, so there is nothing to measure: a worker costs a sixth while it has nothing to do.
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=false DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL=10s
 export DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL=1s DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL=5s
 case $part in
   scheduler)

@@ -11,6 +11,7 @@ from bulkbind.engine.stop import Breaker, StopSignal
 from bulkbind.engine.user_states import HeldError
 from bulkbind.model import Claim
 from tests.support.fake_clock import FakeClock
+from tests.support.fakes import OpenGate
 from tests.support.rows import device
 
 ROWS = 3
@@ -73,7 +74,9 @@ async def test_a_row_that_waits_for_its_users_turn_is_not_out():
     stop = StopSignal()
     binder: Any = Binder()
     users: Any = Suspects()
-    parts: Any = SimpleNamespace(api=Api(), clock=FakeClock(), ledger=None, stop=stop)
+    parts: Any = SimpleNamespace(
+        api=Api(), clock=FakeClock(), gate=OpenGate(), ledger=None, stop=stop
+    )
     breaker = Breaker(stop, str(ROWS))
     breaker.leave(ROWS)
     breaker.land(ROWS, has_failed=True)  # from now on no more are out than may still fail

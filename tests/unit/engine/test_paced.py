@@ -244,6 +244,9 @@ class Others:
     def takes(self, width):
         return width
 
+    def ahead_s(self):
+        return 0.5
+
     def post_all(self, devices, credential, landing):
         self.sent.append(([device.user_id for device in devices], credential))
         self.landing = landing

@@ -478,6 +478,56 @@ def test_each_permit_is_another_where_silent_requests_leave_no_room():
     assert permits == sorted(permits)
 
 
+def test_what_is_due_soon_may_be_had_ahead_at_the_pace(clock):
+    """Each is due a slot after the one before; nothing is gained but the time until then."""
+    pacer = Pacer(clock, StopSignal(), 100.0)
+    taken = []
+    for seconds, most, ahead_s in [
+        (0, 9, 0.035), (0, 9, 0.035), (0.045, 9, 0.0), (0, 2, 0.04), (0, 9, 0.04),
+    ]:  # fmt: skip
+        clock.advance(seconds)
+        permits = pacer.try_permits(most, ahead_s)
+        pacer.passed(permits)
+        taken.append(len(permits))
+    pacer.is_paused = True
+    clock.advance(1.0)
+    taken.append(len(pacer.try_permits(9, 0.05)))
+
+    assert taken == [4, 0, 1, 2, 2, 0]
+
+
+def test_nothing_leaves_ahead_of_a_gate_that_is_closed(clock):
+    """One request alone tries, once it may."""
+    pacer = Pacer(clock, StopSignal(), 100.0)
+    first, *others = pacer.try_permits(9, 0.05)
+    pacer.report(first, Throttled(retry_after_s=0.04))
+    for permit in others:
+        pacer.forget(permit)
+
+    assert pacer.try_permits(9, 0.05) == []
+    assert pacer.traffic.gate("", 0.0).through == 0
+
+
+async def test_what_is_mostly_under_way_to_workers_shows_no_limit_in_flight(clock):
+    """Those in flight are then not those at the server; what was believed before is forgotten."""
+    limits = []
+    for carried_s in (0.0, 0.3):
+        pacer = Pacer(clock, StopSignal(), learned=Limit(50.0, is_spaced=False))
+        for _ in range(9):
+            await clock.sleep(0.1)
+            pacer.report(await pacer.permit(), Accepted("", ""))
+        out = [await pacer.permit() for _ in range(4)]
+        clock.advance(0.2)
+        pacer.carried(carried_s)
+        pacer.report(out[0], Accepted("", ""))
+        pacer.report(out[-1], Throttled())
+        limits.append(pacer.in_flight())
+        pacer.carried(0.3)
+        limits.append(pacer.in_flight())
+
+    assert limits == [3, None, None, None]
+
+
 def test_a_limit_is_found_as_well_where_requests_leave_at_once():
     """A 429 ends that: from then on each request is told apart."""
     clock = FakeClock()

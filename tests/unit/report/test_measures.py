@@ -163,6 +163,18 @@ def worker(number, per_s=1000.0, lost=""):
             "3 workers with 1,000, 2,000 and 3,000 rows; worker 2 lost: killed", id="one lost",
         ),
         pytest.param(
+            [
+                *(worker(n) | {"in_hand": 0, "waits": "it is slow"} for n in (1, 2)),
+                worker(3, lost="gone"),
+            ],
+            "the run's own process sends alone, as it is slow; 2 waiting; worker 3 lost: gone",
+            "3 workers with 1,000, 2,000 and 3,000 rows; worker 3 lost: gone", id="waiting",
+        ),
+        pytest.param(
+            [worker(1) | {"waits": "the limit is 9/s"}],
+            "1 sending at 1,000/s; 64 rows in hand", "1 worker with 1,000 rows", id="not yet",
+        ),
+        pytest.param(
             [worker(n, lost="gone") for n in range(1, 5)],
             "0 of 4 sending; 0 rows in hand; 2 more lost; worker 3 lost: gone; worker 4 lost: gone",
             "4 workers with 1,000, 2,000, 3,000 and 4,000 rows; 2 more lost; worker 3 lost: gone; "

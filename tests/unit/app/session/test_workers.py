@@ -11,7 +11,8 @@ from bulkbind.app.session.workers import (
     MOST_AUTO,
     SLOW_PER_S,
     Here,
-    goes_alone,
+    is_even,
+    why_alone,
     workers_of,
 )
 from bulkbind.clock import SystemClock
@@ -62,18 +63,18 @@ def test_a_core_is_left_to_the_driver_while_workers_start(monkeypatch, cores, at
 
 
 @pytest.mark.parametrize(
-    ("learned_per_s", "places", "scope", "is_alone"),
+    ("learned_per_s", "places", "scope", "why"),
     [
-        (None, None, "credential", False),
-        (200.0, None, "credential", True),
-        (200.0, None, "x-user-id", False),
-        (2 * SLOW_PER_S, None, "credential", False),
-        (None, FEW_PLACES, "credential", True),
-        (None, FEW_PLACES + 1, "credential", False),
+        (None, None, "credential", ""),
+        (200.0, None, "credential", "the limit is under 5,000/s"),
+        (200.0, None, "x-user-id", ""),
+        (2 * SLOW_PER_S, None, "credential", ""),
+        (None, FEW_PLACES, "credential", "the gateway takes 64 at a time"),
+        (None, FEW_PLACES + 1, "credential", ""),
     ],
 )
 def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
-    learned_per_s, places, scope, is_alone
+    learned_per_s, places, scope, why
 ):
     """Where users are counted apart, there may be many; what the operator allows shows no limit."""
     learned = learned_per_s and Limit(learned_per_s, is_spaced=False)
@@ -81,8 +82,8 @@ def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
     capped = Pacer(SystemClock(), StopSignal(), 200.0)
     pacer.flight.places.limit = places or float("inf")
 
-    assert goes_alone(pacer, SendSettings(rate_scope=scope)) is is_alone
-    assert not goes_alone(capped, SendSettings(rate_scope=scope))
+    assert why_alone(pacer, SendSettings(rate_scope=scope)) == why
+    assert not why_alone(capped, SendSettings(rate_scope=scope))
 
 
 def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses():
@@ -91,5 +92,21 @@ def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses(
     told.learner.stated([(600, 1.0)])
     closed.report(closed.try_permit() or 0, Throttled(retry_after_s=60.0))
 
-    assert goes_alone(told, SendSettings())
-    assert goes_alone(closed, SendSettings())
+    assert why_alone(told, SendSettings())
+    assert why_alone(closed, SendSettings())
+
+
+def test_binds_may_leave_together_unless_a_429_has_shown_otherwise():
+    """Where requests must be spaced, or few may be in flight, and while one alone tries."""
+    clock, stop = SystemClock(), StopSignal()
+    pacers = [Pacer(clock, stop, learned=Limit(100.0, is_spaced=each)) for each in (False, True)]
+    assert [is_even(each) for each in pacers] == [True, False]
+
+    pacer = pacers[0]
+    pacer.flight.places.limit = 4
+    was_even = is_even(pacer)
+    pacer.flight.places.forget()
+    pacer.report(pacer.try_permits(1)[0], Throttled(retry_after_s=9.0))
+
+    assert not was_even
+    assert not is_even(pacer)

@@ -57,7 +57,11 @@ async def bench():
 
 
 async def test_what_is_told_within_a_while_is_one_message_with_the_time_between(bench, monkeypatch):
-    """The worker can then do each so much later; the next group begins anew."""
+    """The worker can then do each so much later; the next group begins anew.
+
+    What comes a while after the last one does not wait.
+    """
+    bench.link.send(frame([Lease(9)]))
     monkeypatch.setattr(cluster, "GATHER_S", 0.4)
     for number in range(3):
         bench.link.send(frame([Lease(number)]))
@@ -67,7 +71,8 @@ async def test_what_is_told_within_a_while_is_one_message_with_the_time_between(
     bench.link.send(frame([Lease(3)]))
     await SystemClock().sleep(0.1)
 
-    (first, *group), last = bench.comm.told()
+    alone, (first, *group), last = bench.comm.told()
+    assert alone == [After(0.0), Lease(9)]
     assert first == After(0.0)
     assert [each for each in group if isinstance(each, Lease)] == [Lease(0), Lease(1), Lease(2)]
     between = [each.seconds for each in group if isinstance(each, After)]
@@ -105,12 +110,16 @@ async def test_what_a_worker_says_is_handed_on_until_it_is_lost(bench, last, why
 async def test_who_is_killed_is_told_and_heard_no_more(bench):
     """What waited to be told with others is dropped."""
     bench.link.send(frame([Lease(1)]))
+    await SystemClock().sleep(0)
+    told = [*bench.comm.written]
+    bench.link.send(frame([Lease(2)]))
     bench.link.kill()
     bench.comm.coming.put_nowait(b"late")
     await SystemClock().sleep(2 * GATHER_S)
 
     assert bench.comm.is_aborted
-    assert bench.comm.written == bench.heard == bench.lost == []
+    assert bench.comm.written == told
+    assert bench.heard == bench.lost == []
 
 
 async def test_what_a_worker_is_comes_before_what_it_says(monkeypatch):

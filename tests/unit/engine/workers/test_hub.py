@@ -12,7 +12,7 @@ from msgspec import structs
 from bulkbind.clock import SystemClock
 from bulkbind.engine.workers import hub
 from bulkbind.engine.workers.crew import FADING, NUMBER_BITS
-from bulkbind.engine.workers.hub import FIRST_S, LOST, SILENT_BEATS, Hub
+from bulkbind.engine.workers.hub import AHEAD_S, FIRST_S, LOST, SILENT_BEATS, Hub
 from bulkbind.engine.workers.messages import (
     TO_WORKER,
     Beat,
@@ -26,6 +26,7 @@ from bulkbind.engine.workers.messages import (
     Order,
     Passed,
     Ready,
+    Revoke,
     Said,
     Start,
     Unasked,
@@ -144,7 +145,8 @@ class Bench:
         self.wires: list[Wire] = []
         self.unasked: list[int] = []
         self.tasks = []
-        self.is_free = self.goes_alone = False
+        self.is_free = self.is_even = False
+        self.slow = ""
         self.carried: list[float] = []
         self.hub = Hub(
             self.local,
@@ -153,7 +155,8 @@ class Bench:
             version="1.0",
             setup=lambda: b"how",
             is_free=lambda: self.is_free,
-            goes_alone=lambda: self.goes_alone,
+            why_alone=lambda: self.slow,
+            is_even=lambda: self.is_even,
             carried=self.carried.append,
         )
         self.hub.on_unasked(self.unasked.append)
@@ -239,12 +242,12 @@ async def test_the_driver_sends_until_one_bind_has_shown_that_the_set_up_is_righ
 async def test_no_more_are_starting_at_a_time_than_the_driver_can_do_with():
     """The next one is started when one can send, or cannot be, and none while none is of use."""
     made = Bench(number=3, at_once=1)
-    made.goes_alone = True
+    made.slow = "slow"
     async with made.hub:
         await made.turn()
         await made.proven()
         numbers = [len(made.wires)]
-        made.goes_alone = False
+        made.slow = ""
         await made.beats(BEAT_S)
         for said in ([Hello("0.9")], [Hello("1.0")], [Ready(), Beat(1)]):
             numbers.append(len(made.wires))
@@ -644,6 +647,30 @@ async def test_binds_are_handed_over_together_as_long_as_no_limit_is_known(bench
     assert [state["in_hand"] for state in bench.hub.workers()] == [1, 0]
 
 
+async def test_at_a_known_pace_those_that_are_due_soon_go_together(bench):
+    """They leave over that time, and are taken back where the gate has closed meanwhile."""
+    await bench.ready()
+    bench.is_even = True
+    devices = [Device("user", f"SN_{number}") for number in range(4)]
+    assert bench.hub.pool().ahead_s() == AHEAD_S
+
+    bench.hub.post_all(devices, TOKEN, Group())
+    await bench.turn()
+    (order,) = bench.wires[0].orders()
+    throttled = Said.of(order.number, Attempt(Throttled(), http_status=429))
+    bench.wires[0].say(throttled)
+    before = [Revoke() in wire.told for wire in bench.wires]
+    bench.is_even = False
+    bench.wires[0].say(structs.replace(throttled, number=order.number + 1))
+    after = [wire.told.count(Revoke()) for wire in bench.wires]
+    bench.wires[0].say(structs.replace(throttled, number=order.number + 2))
+
+    assert order.over_s == AHEAD_S
+    assert (before, after) == ([False, False], [1, 1])
+    assert [wire.told.count(Revoke()) for wire in bench.wires] == after
+    assert bench.hub.pool() is None
+
+
 async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
     """Also where what came before has ended: at a low pace each worker has its part."""
     await bench.ready()
@@ -659,15 +686,17 @@ async def test_what_comes_one_by_one_goes_to_each_in_turn(bench):
 async def test_the_driver_sends_what_the_way_to_a_worker_would_spoil(bench):
     """As long as that is so; the workers stay, and send again after it."""
     await bench.ready()
-    bench.goes_alone = True
+    bench.slow = "slow"
     bench.hub.post(DEVICE, TOKEN, lambda _: None)
     attempt = await (await bench.bind())
     alone = [wire.orders() for wire in bench.wires]
-    bench.goes_alone = False
+    waits = [state["waits"] for state in bench.hub.workers()]
+    bench.slow = ""
     await bench.bind()
 
     assert attempt == BOUND
     assert alone == [[], []]
+    assert waits == ["slow", "slow"]
     assert len(bench.local.sent) == bench.hub.own_settled == 3
     assert sum(len(wire.orders()) for wire in bench.wires) == 1
 

@@ -23,13 +23,14 @@ from bulkbind.engine.workers.messages import (
     Order,
     Passed,
     Ready,
+    Revoke,
     Said,
     Start,
     ToDriver,
     Unasked,
     frame,
 )
-from bulkbind.engine.workers.worker import BEAT_S, GATHER_S, LEASE_S, Worker
+from bulkbind.engine.workers.worker import BEAT_S, CLUMP_S, GATHER_S, LEASE_S, Worker
 from bulkbind.koodrive.auth.credential import of_parts
 from bulkbind.model import Accepted, Attempt, Device, Throttled
 from tests.support.fake_clock import HandClock
@@ -277,14 +278,47 @@ async def test_it_waits_for_others_as_long_as_it_is_told_where_a_limit_is_known(
     """What is no acceptance goes at once, and what was waiting with it."""
     await bench.tell(Start(b"how", 10.0), Key(1, ("Bearer x",)))
     (beat,) = [each.number for each in bench.heard if isinstance(each, Beat)]
-    bench.client.answer = BOUND
-    await bench.tell(Lease(beat), Order(0, 1, 3.0, [DEVICE] * 2))
+    bench.client.answer, answered = BOUND, bench.client.connected
+    bench.client.connected = asyncio.Event()
+    await bench.tell(Lease(beat), Order(9, 1, 3.0, [DEVICE]))
+    bench.client.connected = answered
+    await bench.tell(Order(0, 1, 3.0, [DEVICE] * 2))
     before = bench.kinds()
     bench.client.answer = Attempt(Throttled(), connection=1, http_status=429)
     await bench.tell(Order(2, 1, 3.0, [DEVICE]))
 
     assert before[-1] is Beat
     assert bench.kinds()[-2:] == [Passed, Said]
+
+
+async def test_it_waits_for_no_others_where_none_are_to_come(bench):
+    """Nor does its beat, which else goes along with them."""
+    await bench.tell(Start(b"how", 10.0), Key(1, ("Bearer x",)))
+    (beat,) = [each.number for each in bench.heard if isinstance(each, Beat)]
+    bench.client.answer = BOUND
+    await bench.tell(Lease(beat), Order(0, 1, 3.0, [DEVICE] * 2, CLUMP_S))
+
+    assert bench.kinds() == [Hello, Ready, Beat, Passed]
+
+
+async def test_what_is_to_leave_over_a_time_does_so_evenly_and_can_be_taken_back(bench):
+    """A few at a time; what is taken back is said not to have been sent, and nothing else is."""
+    (beat,) = await bench.started()
+    spread = Order(0, 1, 3.0, [DEVICE] * 8, 4 * CLUMP_S)
+    sent = []
+
+    await bench.tell(Lease(beat), spread)
+    sent.append(len(bench.client.sent))
+    await SystemClock().sleep(6 * CLUMP_S)
+    sent.append(len(bench.client.sent))
+    await bench.tell(Order(8, 1, 3.0, [DEVICE] * 8, 400 * CLUMP_S), Named())
+    await bench.tell(Revoke())
+    sent.append(len(bench.client.sent))
+    kept = [each.number for each in bench.heard if isinstance(each, Kept)]
+
+    assert sent == [2, 8, 9]
+    assert kept == [*range(9, 16)]
+    assert len([each for each in bench.heard if isinstance(each, Said)]) == 9
 
 
 async def test_what_was_gathered_for_it_is_done_with_the_time_between(bench):
