@@ -302,7 +302,7 @@ class Pacer:
         if out.gate.is_closed:
             self._head.turn(self._why(out.gate))
         self._log_pace(verdict, was_away=was_away, places=places)
-        self.time.ended(permit)
+        self.time.ended(permit, is_answered=not isinstance(verdict, NoAnswer | Unreachable))
         for came in self._expecting:
             came.set()
 
@@ -317,7 +317,7 @@ class Pacer:
     def forget(self, permit: int) -> None:
         """A permitted request was broken off: if it was the one that tries, another may go."""
         self.traffic.forget(permit)
-        self.time.ended(permit)
+        self.time.ended(permit, is_answered=False)
         for came in self._expecting:
             came.set()
 
