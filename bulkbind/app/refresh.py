@@ -48,7 +48,8 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
         def asked(user: str, _shown: Collection[str]) -> list[str]:
             return [code for _, code in reader.of(user)]
 
-        await compare_lists(session, reader, reader.user_ids(), asked, compare)
+        user_ids = reader.user_ids()
+        await compare_lists(session, reader, user_ids, asked, compare, has_served=True)
     is_bound_again = settings.manifest.rebind_missing
     await ledger.mark_vanished(
         run, gone, users=users, bind_again=is_bound_again, not_proven=not_proven

@@ -28,7 +28,15 @@ from bulkbind.app.session.session import (
 from bulkbind.app.unbind import bind_again
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.errors import ExitCode
-from bulkbind.ledger import RunReader, UndoReader, find_run, ledger_of, reading, unbound_by
+from bulkbind.ledger import (
+    RunReader,
+    UndoReader,
+    find_run,
+    has_bindings,
+    ledger_of,
+    reading,
+    unbound_by,
+)
 from bulkbind.logs import bound, logger
 from bulkbind.model import CAN_RESUME, RunKind, RunState, UnbindKind, UndoPlan, UndoSummary
 from bulkbind.report.measures import moment
@@ -151,7 +159,8 @@ async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
     ledger.count_time(pacer.time)
     follow(session, client, pacer)
     api = paced(session, client, pacer)
-    undoing = _Undoing(session, ledger, Parts(api, ledger, pacer, stop, clock), pacer, run)
+    parts = Parts(api, ledger, pacer, stop, clock, has_served=await ledger.read(has_bindings))
+    undoing = _Undoing(session, ledger, parts, pacer, run)
     await ledger.unbindings.start_undo(run, holder(clock))
     try:
         async with api:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
-from bulkbind.engine.decide import COSTS, Again, Halt, Park, Settle, Step, Suspect, decide
+from bulkbind.engine.decide import (
+    COSTS,
+    Again,
+    Halt,
+    Park,
+    Settle,
+    Step,
+    Suspect,
+    decide,
+    is_of_settings,
+)
 from bulkbind.engine.proof import Connections
 from bulkbind.engine.stop import DrainedError, NoRoomError
 from bulkbind.engine.user_states import HeldError
@@ -83,6 +93,7 @@ class Binder:
         those that have had all their answers so far: a second time, the time-out is waited for."""
         self._looked_up: set[int] = set()
         """Those whose answers nobody waits for any more."""
+        self._has_served = parts.has_served
         self._unreachable: int | None = 0
         self._connections = Connections()
         self._disproved: dict[int, float] = {}
@@ -414,7 +425,7 @@ class Binder:
         if not isinstance(attempt.verdict, Unreachable):
             self._unreachable = None
         elif self._unreachable is not None:
-            self._unreachable += 1
+            self._unreachable += is_of_settings(attempt, has_served=self._has_served)
         claim.last = attempt
         if attempt.took_s > self._slowest_s and attempt.http_status is not None:
             self._slowest_s = attempt.took_s

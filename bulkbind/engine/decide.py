@@ -56,9 +56,21 @@ _BY_STATUS = {
 }
 
 
-def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
-    """Return a hint: the setting to check after this answer, or after none."""
+_OF_SETTINGS = ("tls", "proxy")
+"""Failed connections that speak of how this command connects, also where the endpoint is right."""
+_HAS_SERVED = (
+    "this endpoint has bound devices before, so the service is probably in trouble; else `path` or "
+    "a proxy has changed"
+)
+
+
+def setting_to_check(attempt: Attempt, *, has_served: bool = False) -> str:  # noqa: PLR0911  # a table
+    """Return a hint: the setting to check after this answer, or after none.
+
+    *has_served*: whether the endpoint is known to have bound devices.
+    """
     status = attempt.http_status
+    is_elsewhere = status is None or status >= 500 or is_endpoint_wrong(attempt)  # HTTP
     match attempt.verdict:
         case Unreachable():
             return _UNREACHABLE.get(
@@ -67,6 +79,8 @@ def setting_to_check(attempt: Attempt) -> str:  # noqa: PLR0911  # a table
             )
         case AuthExpired(advice=advice) if advice:
             return advice
+        case _ if has_served and is_elsewhere:
+            return _HAS_SERVED
         case NoAnswer():
             return (
                 "check `endpoint` (--endpoint) and `path`: something else than KooDrive may answer "
@@ -99,6 +113,14 @@ def is_endpoint_wrong(attempt: Attempt) -> bool:
         return attempt.code in ("dns", "tls", "connect")
     status = attempt.http_status
     return status is not None and (300 <= status < 400 or status in _OF_OTHERS)
+
+
+def is_of_settings(attempt: Attempt, *, has_served: bool) -> bool:
+    """Return whether a failed connection may be due to the settings, so that waiting is in vain.
+
+    *has_served*: as in `setting_to_check`.
+    """
+    return not has_served or attempt.code in _OF_SETTINGS
 
 
 def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) -> StopReason | None:

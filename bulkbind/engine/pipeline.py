@@ -481,7 +481,8 @@ class Pipeline:
                     if not (isinstance(step, Park) and step.is_unanswered):
                         break
                 if len(tried) == CANARIES:
-                    self._parts.stop.set(_set_up_is_wrong(claim))
+                    reason = _set_up_is_wrong(claim, has_served=self._parts.has_served)
+                    self._parts.stop.set(reason)
             if self._parts.stop.is_set:
                 return False
             for earlier, step in suspects:
@@ -521,13 +522,14 @@ class Pipeline:
                 return
 
 
-def _set_up_is_wrong(claim: Claim) -> StopReason:
+def _set_up_is_wrong(claim: Claim, *, has_served: bool) -> StopReason:
     last = claim.last
     assert last is not None  # a suspect has been sent
     parts = (f"HTTP {last.http_status}" if last.http_status else "", last.code, last.message)
     words = " ".join(part for part in parts if part)
     return StopReason(
-        f"none of the first {CANARIES} devices could be bound, so it is the set-up: {words}",
-        hint=f"{setting_to_check(last)}; no device has failed for it",
-        is_endpoint_wrong=is_endpoint_wrong(last),
+        f"none of the first {CANARIES} devices could be bound, so the settings, or the service, "
+        f"are at fault: {words}",
+        hint=f"{setting_to_check(last, has_served=has_served)}; no device has failed for it",
+        is_endpoint_wrong=is_endpoint_wrong(last) and not has_served,
     )

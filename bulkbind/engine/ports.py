@@ -311,6 +311,8 @@ class Parts:
     gate: Gate
     stop: StopSignal
     clock: Clock
+    has_served: bool = False
+    """Whether this endpoint is known to have bound devices: where it is away, it comes back."""
 
     async def wait(self, cause: TimeUse, seconds: float, rows: int = 0) -> None:
         """Wait, and say why. *rows*: those that wait. Raises: DrainedError when the run stops."""

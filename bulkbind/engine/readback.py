@@ -14,6 +14,7 @@ from bulkbind.engine.decide import (
     Park,
     credentials_lost,
     inherited,
+    is_of_settings,
     too_long,
 )
 from bulkbind.engine.proof import READS, absent, found, look
@@ -49,7 +50,17 @@ if TYPE_CHECKING:
 class Lists:
     """Reads lists and counts the calls."""
 
-    def __init__(self, api: Api, stop: StopSignal, retries: Retries, send: SendSettings) -> None:
+    def __init__(
+        self,
+        api: Api,
+        stop: StopSignal,
+        retries: Retries,
+        send: SendSettings,
+        *,
+        has_served: bool = False,
+    ) -> None:
+        """*has_served*: as in `Parts`."""
+        self._has_served = has_served
         self._api = api
         self._stop = stop
         self._retries = retries
@@ -62,9 +73,9 @@ class Lists:
     async def read(self, user_id: str, patience: int | None = None) -> Listing:
         """Return a user's list, or the last attempt if it cannot be read.
 
-        *patience*: failed connections after which to give up; None: wait until the endpoint is
-        back. Too long a wait stops the run, and so do lost credentials. Once the run stops, one
-        request that fails is enough.
+        *patience*: failed connections after which to give up, of those that may be due to the
+        settings; None: wait until the endpoint is back. Too long a wait stops the run, and so do
+        lost credentials. Once the run stops, one request that fails is enough.
 
         Raises: DrainedError when the run stops.
         """
@@ -88,7 +99,7 @@ class Lists:
                     self.are_lost = self.are_lost or isinstance(attempt.verdict, Unreachable)
                     return listing
                 case Unreachable():
-                    unreachable += 1
+                    unreachable += is_of_settings(attempt, has_served=self._has_served)
                     return listing if unreachable == patience else Again(backoff=False)
                 case Transient() | NoAnswer():
                     attempts += 1
@@ -170,7 +181,7 @@ class Readback:
         self._max_attempts = send.max_attempts
         self._grace_s = send.grace
         self._gate = parts.gate
-        self._lists = Lists(parts.api, parts.stop, retries, send)
+        self._lists = Lists(parts.api, parts.stop, retries, send, has_served=parts.has_served)
         self._users: dict[str, _ParkedUser] = {}
         self._items: dict[int, _Parked] = {}
         """All that is parked, by row."""

@@ -136,7 +136,8 @@ class Unbinder:
         self._max_wait_s = send.max_wait
         self._grace_s = send.grace
         self._on_settled = on_settled
-        self._lists = Lists(parts.api, parts.stop, retries, send)
+        self._has_served = parts.has_served
+        self._lists = Lists(parts.api, parts.stop, retries, send, has_served=parts.has_served)
         self._requests = UnbindRequests(parts, retries, send, halt=self._halt, settle=self._settle)
         self._is_proven = False
         self._locked: list[Unbinding] = []
@@ -342,7 +343,7 @@ class Unbinder:
             case Unreachable() if not self._is_proven:
                 self._stop.set(endpoint_away(attempt))
             case Refused(set_up=True) if not self._is_proven:
-                self._stop.set(_set_up_is_wrong(attempt))
+                self._stop.set(_set_up_is_wrong(attempt, has_served=self._has_served))
             case Throttled() | Transient():
                 if reason := too_long(attempt, self._max_wait_s, self._retries.refused_for_s()):
                     self._stop.set(reason)
@@ -490,10 +491,11 @@ async def _all(works: Iterable[Awaitable[T]]) -> list[T]:
     return found
 
 
-def _set_up_is_wrong(attempt: Attempt) -> StopReason:
+def _set_up_is_wrong(attempt: Attempt, *, has_served: bool) -> StopReason:
+    others = "" if has_served else "endpoint, "
     return StopReason(
         f"the first list was refused, so it is the set-up: HTTP {attempt.http_status} "
         f"{attempt.code} {attempt.message}",
-        hint="check endpoint, path, credentials and rights; nothing was unbound",
-        is_endpoint_wrong=is_endpoint_wrong(attempt),
+        hint=f"check {others}path, credentials and rights; nothing was unbound",
+        is_endpoint_wrong=is_endpoint_wrong(attempt) and not has_served,
     )

@@ -11,6 +11,7 @@ from bulkbind.ledger.outlook import (
     KnownReader,
     Outlook,
     SkippedReader,
+    has_bindings,
     has_met,
     last_pace,
     replaced,

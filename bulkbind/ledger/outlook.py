@@ -421,6 +421,11 @@ def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
     return None
 
 
+def has_bindings(db: sqlite3.Connection) -> bool:
+    """Return whether any device is known as bound: its endpoint has said so."""
+    return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM stored_bindings)"))
+
+
 def has_met(db: sqlite3.Connection) -> bool:
     """Return whether any run of the ledger has sent anything."""
     return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)"))

@@ -125,7 +125,11 @@ def finish(
 
     *facts*: of this session.
     """
-    transitions.recover(db, now)
+    if stop_reason is None:
+        transitions.recover(db, now)
+    else:
+        ended = stop_reason.partition(";")[0]
+        transitions.recover(db, now, f"no answer had come when the run ended: {ended}")
     staged, in_doubt = unsettled(db, run)
     left = (
         staged

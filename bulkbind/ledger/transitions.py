@@ -280,8 +280,11 @@ def _disprove(db: sqlite3.Connection, these: str) -> None:
     )
 
 
-def recover(db: sqlite3.Connection, now: datetime) -> int:
-    """Mark claimed rows in doubt at start-up, as they may have been sent. Returns how many.
+CUT_OFF_WHILE_SENT = "the run was cut off while it was sent"
+
+
+def recover(db: sqlite3.Connection, now: datetime, why: str = CUT_OFF_WHILE_SENT) -> int:
+    """Mark claimed rows in doubt, as they may have been sent. Returns how many.
 
     Counts no attempt: a crash is not the device's fault. Call only while holding the lock.
     """
@@ -290,9 +293,9 @@ def recover(db: sqlite3.Connection, now: datetime) -> int:
         f"WHERE {OPEN} AND status = {_CLAIMED} RETURNING id"
     ).fetchall()
     db.execute(
-        "UPDATE rows SET doubts = doubts + 1, detail = 'the run was cut off while it was sent', "  # noqa: S608  # a constant
+        "UPDATE rows SET doubts = doubts + 1, detail = ?, "  # noqa: S608  # a constant
         f"verdict = NULL, silent_at = ?, misses = 0, missed_at = NULL WHERE id IN {THESE}",
-        (now.timestamp(), json.dumps([row for (row,) in found])),
+        (why, now.timestamp(), json.dumps([row for (row,) in found])),
     )
     return len(found)
 

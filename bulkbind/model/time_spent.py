@@ -29,7 +29,7 @@ class TimeUse(enum.IntEnum):
     LEDGER = enum.auto()
     """Somebody waits for the ledger."""
     SILENT = enum.auto()
-    """Every request under way has been so for much longer than answers take."""
+    """No answer has come for much longer than answers take, whatever is sent meanwhile to see."""
     USERS_CLOSED = enum.auto()
     """Each user who has something to send is refused, where users are counted apart."""
     USERS_PACED = enum.auto()
@@ -134,9 +134,8 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_doubts", "_has_ended", "_holds", "_lengths", "_now", "_out",
-        "_seconds", "_sent_at", "_since", "_were_doubtful", "is_more_to_send", "silenced",
-        "silent_after_s",
+        "_began", "_count", "_doubts", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at",
+        "_since", "_unheard_at", "_were_doubtful", "is_more_to_send", "silenced", "silent_after_s",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -153,8 +152,8 @@ class TimeSpent:
         """How long the last of *_count* backoffs took."""
         self._doubts: deque[float] = deque(maxlen=SAMPLE)
         """How long the last of *_were_doubtful* rows would have kept the end of sending waiting."""
-        self._has_ended = False
-        """Whether any request has."""
+        self._unheard_at = math.inf
+        """When the first request left of those since the last answer; infinite: none has."""
         self.is_more_to_send = False
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
@@ -187,6 +186,7 @@ class TimeSpent:
         if not self._out or now >= self._silent_at():
             self._book()  # else the last one that left has only been followed by another
         self._out[request] = self._sent_at = now
+        self._unheard_at = min(self._unheard_at, now)
 
     def sent_along(self, request: int) -> None:
         """A request leaves along with the last one."""
@@ -200,18 +200,23 @@ class TimeSpent:
         self._out.update(dict.fromkeys(requests, self._sent_at))
 
     def ended_all(self, requests: Iterable[int]) -> None:
-        """They are no longer under way."""
+        """Answers to them have come."""
         self._book()
-        self._has_ended = True
+        self._unheard_at = math.inf
         for request in requests:
             self._out.pop(request, None)
 
-    def ended(self, request: int) -> None:
-        """It is no longer under way."""
-        if not self._has_ended or request == next(reversed(self._out), None):
-            self._book()  # else the one that left last is not silent any sooner
-        self._has_ended = self._has_ended or request in self._out
-        self._out.pop(request, None)
+    def ended(self, request: int, *, is_answered: bool = True) -> None:
+        """It is no longer under way. *is_answered*: and not given up."""
+        sent_at = self._out.get(request)
+        if sent_at is None:
+            return
+        now, after_s = self._now(), self.silent_after_s()
+        if now >= self._unheard_at + after_s or request == next(reversed(self._out)):
+            self._book()  # else nothing is silent any sooner, or later
+        del self._out[request]
+        if is_answered or not self._out or now < sent_at + after_s:
+            self._unheard_at = math.inf
 
     def _book(self) -> None:
         """Attribute what has passed since the last change; it alone may have fallen silent."""
@@ -229,12 +234,12 @@ class TimeSpent:
         self._seconds[cause] += now - since
 
     def _silent_at(self) -> float:
-        """Return when the last request under way that left has fallen silent, or will.
+        """Return when what is under way has fallen silent, or will.
 
-        The first one while none has ended: that more are sent then does not end the silence.
+        By the first that left after the last answer: that more are sent does not end the silence.
         """
-        times = reversed(self._out.values()) if self._has_ended else iter(self._out.values())
-        return next(times) + self.silent_after_s()
+        left_at = min(self._unheard_at, next(reversed(self._out.values())))
+        return left_at + self.silent_after_s()
 
     def _first(self, begin: TimeUse, end: TimeUse) -> TimeUse | None:
         """Return the first cause of those before *end* that is held."""

@@ -321,7 +321,7 @@ class Pacer:
         if out.gate.is_closed:
             self._head.turn(self._why(out.gate))
         self._log_pace(verdict, was_away=was_away, places=places)
-        self.time.ended(permit)
+        self.time.ended(permit, is_answered=not isinstance(verdict, NoAnswer | Unreachable))
         for came in self._expecting:
             came.set()
 
@@ -336,7 +336,7 @@ class Pacer:
     def forget(self, permit: int) -> None:
         """A permitted request was not sent, or broken off: if it tried alone, another one may."""
         self.traffic.forget(permit)
-        self.time.ended(permit)
+        self.time.ended(permit, is_answered=False)
         for came in self._expecting:
             came.set()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +13,9 @@ from aiohttp import web
 
 import bulkbind
 from bulkbind.clock import SystemClock
+from bulkbind.engine.decide import setting_to_check
+from bulkbind.ledger.store import CODES
+from bulkbind.model import Attempt, NoAnswer, Refused, Status
 from bulkbind.sandbox import Sandbox
 from tests.integration.test_client import server
 from tests.support.manifests import fleet, write_csv
@@ -23,6 +28,10 @@ class Hasty(SystemClock):
 
     def __init__(self):
         self._began = super().monotonic()
+        self._began_at = super().utc_now()
+
+    def utc_now(self) -> datetime:
+        return self._began_at + 20 * (super().utc_now() - self._began_at)
 
     def monotonic(self) -> float:
         return self._began + 20 * (super().monotonic() - self._began)
@@ -109,7 +118,7 @@ async def test_refusals_of_one_kind_stop_a_run_after_a_handful(tmp_path, name):
     assert doubtful == (5 if name == "200 HTML" else 0)
     assert posts <= 5 * 2
     assert result.is_endpoint_wrong == (name in {"302", "404", "405", "501"})
-    assert "of the first 5 devices could be bound, so it is the set-up" in (
+    assert "of the first 5 devices could be bound, so the settings, or the service, are" in (
         result.report.summary.stop_reason
     )
 
@@ -162,6 +171,52 @@ async def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path, endpoint, w
     assert_stopped(result, words, hint)
     assert result.is_endpoint_wrong
     assert "ssl:default" not in result.report.summary.stop_reason
+
+
+@pytest.mark.parametrize("kind", ["run", "refresh", "doubt", "undo"])
+async def test_an_endpoint_that_has_served_before_is_waited_for(tmp_path, kind):
+    """Refused connections cost no night where the ledger has bindings from that endpoint."""
+    async with Sandbox() as first:
+        bound = await bulkbind.run(
+            [write_csv(tmp_path / "first.csv", fleet(9))], settings(tmp_path, first.url)
+        )
+        url = first.url
+    clock = Hasty()
+    later = Sandbox(port=int(url.rpartition(":")[2]), clock=clock)
+
+    async def come_back():
+        await clock.sleep(20.0)
+        await later.__aenter__()
+
+    coming = asyncio.create_task(come_back())
+    if kind == "undo":
+        assert bound.report is not None
+        run_id = bound.report.summary.run_id
+        undone = await bulkbind.undo(settings(tmp_path, url), run_id, devices=9, clock=clock)
+        assert undone.summary is not None
+        exit_code, left = undone.exit_code, 9 - sum(undone.summary.counts.values())
+    else:
+        if kind == "doubt":
+            with closing(sqlite3.connect(tmp_path / "l.db")) as db:
+                db.execute("UPDATE stored_rows SET status = ?", (CODES[Status.IN_DOUBT],))
+                db.commit()
+        result = await ran(tmp_path, url, clock=clock, refresh=kind == "refresh")
+        exit_code, left = result.exit_code, result.report.summary.counts.get("pending", 0)
+    await coming
+    await later.__aexit__(None, None, None)
+
+    assert later.counts["requests"] > 0
+    assert left == 0
+    assert exit_code in {0, 1}  # 1: the sandbox that comes back knows nothing of before
+
+
+def test_no_hint_says_to_fix_an_endpoint_that_has_served():
+    """Neither where it answers as another server would, nor where it is silent."""
+    for status in (302, 404, 405, 501, 500, None):
+        attempt = Attempt(Refused() if status else NoAnswer(), http_status=status)
+        assert "endpoint" in setting_to_check(attempt)
+        assert "--endpoint" not in setting_to_check(attempt, has_served=True)
+    assert "rights" in setting_to_check(Attempt(Refused(), http_status=403), has_served=True)
 
 
 @pytest.mark.parametrize(

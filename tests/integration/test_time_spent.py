@@ -13,7 +13,7 @@ from bulkbind.app.session.eta import Gauge, where_time_went
 from bulkbind.app.session.listener import Listener
 from bulkbind.app.session.session import new_pacer
 from bulkbind.clock import iso
-from bulkbind.engine import Parts, Pipeline
+from bulkbind.engine import Parts, Pipeline, StopReason
 from bulkbind.ledger import RunReader, reading
 from bulkbind.model import (
     LiveFacts,
@@ -114,6 +114,53 @@ async def test_a_stop_says_what_most_of_the_time_went_to(bench, plans, words):
 
     went = where_time_went(bench.pacer, "https://x", "connection refused", has_answered=True)
     assert words in went
+
+
+async def test_a_row_without_an_answer_at_the_end_says_why_the_run_ended(bench):
+    """It was not cut off: the deadline had come, and the grace after it had run out."""
+    bench.server.server_time = lambda: None  # so that nothing is looked up before its time-out
+    bench.send = SendSettings(concurrency=4, grace=1.0)
+    bench.server.planned.extend([None, MUTE])
+
+    async def deadline():
+        while not bench.server.binds:
+            await bench.clock.sleep(0.1)
+        await bench.clock.sleep(2.0)
+        bench.stop.set(StopReason("the deadline of 2s has come; most of it spent sending"))
+
+    stopping = asyncio.create_task(deadline())
+    await bench.ran(devices(2))
+    await stopping
+
+    (row,) = [row for row in bench.rows() if row.status == "in_doubt"]
+    assert row.detail == "no answer had come when the run ended: the deadline of 2s has come"
+
+
+async def test_a_silence_in_mid_run_is_silence_whatever_is_sent_to_see(bench):
+    """One request a second goes out all the while, and none brings an answer; nor do time-outs."""
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 30.0)
+    bench.server.server_time = lambda: None
+    bench.server.planned.extend([None] * 90 + [MUTE] * 60)
+    bench.send = SendSettings(concurrency=32, grace=1.0)
+    gauge = Gauge(bench.pacer, bench.clock, patience_s=lambda: 15.0)
+    said: list[str] = []
+
+    async def watch():
+        while not bench.server.binds:
+            await bench.clock.sleep(0.1)
+        for _ in range(12):
+            await bench.clock.sleep(1.0)
+            said.append(gauge.waits())
+        bench.stop.set(StopReason("enough"))
+
+    watching = asyncio.create_task(watch())
+    await bench.ran(devices(400, users=400))
+    await watching
+
+    facts = bench.pacer.spent()
+    assert all("without an answer for" in words for words in said[5:]), said
+    assert facts.in_flight_s + facts.paced_s <= 3.0 + 1.5
+    assert facts.silent_s >= 7.0
 
 
 async def test_what_was_never_reached_is_named(bench):

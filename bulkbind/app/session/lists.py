@@ -54,12 +54,13 @@ async def compare_lists(
     compare: Compare,
     *,
     on_unread: OnUnread | None = None,
+    has_served: bool = False,
 ) -> None:
     """Compare the lists of users, in any order, with what the ledger knows of them.
 
     A list that differs is read again `readback_settle` later, since one alone proves nothing.
     *asked*: returns the machine codes of a user to compare, given those that its list shows.
-    *on_unread*: as in `read_lists`.
+    *on_unread*, *has_served*: as in `read_lists`.
 
     Raises: as `read_lists`.
     """
@@ -75,7 +76,7 @@ async def compare_lists(
             assert len(looks) < READS, "nobody waits for a third list"
             differing[user] = looks
 
-    await read_lists(session, users, on_list, on_unread=on_unread)
+    await read_lists(session, users, on_list, on_unread=on_unread, has_served=has_served)
     if not differing:
         return
     since = max(looks[0].at for looks in differing.values()) - session.clock.monotonic()
@@ -84,7 +85,7 @@ async def compare_lists(
         await session.stop.sleep(session.clock, jitter(max(0.0, wait_s)))
     if session.stop.reason is not None:
         raise _stopped(session)
-    await read_lists(session, list(differing), on_list, on_unread=on_unread)
+    await read_lists(session, list(differing), on_list, on_unread=on_unread, has_served=has_served)
 
 
 async def read_lists(
@@ -93,6 +94,7 @@ async def read_lists(
     on_list: Callable[[str, Listing, float], None],
     *,
     on_unread: OnUnread | None = None,
+    has_served: bool = False,
 ) -> None:
     """Read users' lists, concurrently and at the gateway's pace.
 
@@ -104,13 +106,15 @@ async def read_lists(
         on_list: Called with each, in any order, and with the monotonic moment of its request.
         on_unread: Called with what was answered where a list was refused, for which the others are
             read all the same, once one could be; None: the first refusal ends it.
+        has_served: Whether an endpoint that is away is waited for, as it has served before.
 
     Raises: UnreadableListError if a list cannot be read, InterruptedRunError, UsageError.
     """
     pacer = new_pacer(session)
     async with paced(session, client_of(session), pacer) as api:
         send = session.settings.send
-        lists = Lists(api, session.stop, retries_of(session, pacer), send)
+        retries = retries_of(session, pacer)
+        lists = Lists(api, session.stop, retries, send, has_served=has_served)
         reading = _Reading(session, lists, iter(users), on_list, on_unread)
         try:
             await reading.go_on(until_read=True)

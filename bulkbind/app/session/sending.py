@@ -30,7 +30,7 @@ from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
-from bulkbind.ledger import ledger_of, left_by_user, places_of
+from bulkbind.ledger import has_bindings, ledger_of, left_by_user, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import (
     IS_BOUND,
@@ -108,7 +108,8 @@ async def send(
             session, ledger, run, rows, pacer=pacer, client=client, hub=hub, breaker=breaker
         )
         ledger.on_settled, ledger.on_doubted = account.settled, account.doubted
-        parts = Parts(api, ledger, pacer, stop, session.clock)
+        has_served = await ledger.read(has_bindings)
+        parts = Parts(api, ledger, pacer, stop, session.clock, has_served=has_served)
         sender: Sender = (
             _Sender(
                 *(session, ledger, parts, run, breaker),

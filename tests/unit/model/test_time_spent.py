@@ -42,7 +42,7 @@ def test_of_all_that_is_waited_for_the_first_cause_counts(watch):
 
 
 def test_only_silent_requests_are_silence(watch):
-    """Once the one that left last has been away for long; an answer to a later one was sending."""
+    """Once no answer has come for long, until one comes, whatever is sent meanwhile to see."""
     watch.time.sent(0)
     watch.time.ended(0)
     watch.time.sent(1)
@@ -53,18 +53,40 @@ def test_only_silent_requests_are_silence(watch):
     assert watch.time.silent() == (2, 10.0, 7.0)
     watch.time.sent(3)
     watch.now = 11.0
-    assert watch.time.now() is TimeUse.SENDING
+    assert watch.time.now() is TimeUse.SILENT
     watch.time.ended(3)
     watch.now = 12.0
-    watch.time.ended(2)
-    watch.time.ended(1)
-    watch.now = 12.5
+    watch.time.sent(4)
+    assert watch.time.now() is TimeUse.SENDING
+    watch.now = 13.0
+    watch.time.ended(4)
+    watch.now = 14.0
+    for request in (1, 2):
+        watch.time.ended(request, is_answered=False)
+    watch.now = 14.5
 
-    assert watch.spent() == {"SENDING": 8.0, "SILENT": 4.0, "AT_WORK": 0.5}
+    assert watch.spent() == {"SENDING": 4.0 + 1.0, "SILENT": 7.0 + 1.0 + 1.0, "AT_WORK": 0.5}
+
+
+def test_what_is_given_up_does_not_end_a_silence(watch):
+    """Requests sent one a second to see, and time-outs, are no answers; a quick reset says much."""
+    for request in range(20):
+        watch.time.sent(request)
+        watch.now += 1.0
+        if request >= 8:
+            watch.time.ended(request - 8, is_answered=False)
+    assert watch.spent() == {"SENDING": 4.0, "SILENT": 16.0}
+    watch.time.sent(20)
+    watch.now += 1.0
+    watch.time.ended(20, is_answered=False)
+    watch.time.sent(21)
+    watch.now += 1.0
+
+    assert watch.spent() == {"SENDING": 4.0 + 1.0, "SILENT": 16.0 + 1.0}
 
 
 def test_a_server_that_has_never_answered_is_silent_whatever_else_is_sent(watch):
-    """From the first request on; once one has ended, it is the last one that counts."""
+    """From the first request on; once one has been answered, the next that leaves counts."""
     watch.time.silent_after_s = lambda: 2.0
     for request in range(5):
         watch.time.sent(request)
