@@ -273,6 +273,15 @@ def vanished(code: str, looks: Sequence[Look]) -> bool:
     return len(looks) == READS and all(look.proves_absent(code, {code}) for look in looks)
 
 
+def lacked(code: str, looks: Sequence[Look]) -> bool:
+    """Return whether lists, a settling time apart, lack a known binding, and others with it.
+
+    It proves less than `vanished`: they show at least one other, and are taken at their word.
+    """
+    besides = looks[-1].lacks
+    return len(looks) == READS and all(look.proves_absent(code, besides) for look in looks)
+
+
 # --- how an unbinding ends ------------------------------------------------------------------------
 
 _STILL_THERE = "the server did not unbind it"

@@ -22,6 +22,7 @@ from bulkbind.model import (
     adjustment_words,
 )
 from bulkbind.model.wording import (
+    TO_BELIEVE,
     counted,
     explained,
     may_be_sent,
@@ -208,8 +209,8 @@ def not_found(summary: RunSummary) -> tuple[str, str]:
     lost = counted(summary.facts.not_found, "known devices")
     what = f"{lost} not found on the server, and not proven to be gone:"
     cure_of_it = (
-        f"`bulkbind verify {summary.run_id}` names them; `bulkbind run MANIFEST --rebind` sends "
-        "all known ones again, which --refresh and --rebind-missing do not"
+        f"`bulkbind verify {summary.run_id}` names them; {TO_BELIEVE}; `bulkbind run MANIFEST "
+        "--rebind` sends all known ones again"
     )
     return what, cure_of_it
 
@@ -332,7 +333,7 @@ def _refreshed(found: Refreshed | None) -> list[str]:
         what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
         parts.append(f"lack {counted(found['vanished'], 'known bindings')}: {what}")
     if not_proven := found.get("not_proven", 0):
-        parts.append(f"lack {not_proven:,} that nothing proves gone; --rebind sends them")
+        parts.append(f"lack {not_proven:,} that nothing proves gone; adopt goes by lists")
     shown = "; they ".join(parts) or "show all that the ledger knows of these devices"
     return [f"refreshed: {users} {shown}"]
 
