@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.here import command as command_here, completed, resume_of
+from bulkbind.cli.here import command as command_here, completed, resume_of, same_as
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
@@ -60,7 +60,9 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             print_json(as_json(found.summary) | progress)
             return
         shown = as_text(found.summary, most_reasons=MOST_REASONS)
-        print_lines(map(completed, [shown, *_lines(found, resume_of(found.summary, settings))]))
+        same = same_as(found.summary, settings)
+        told = [shown, *_lines(found, resume_of(found.summary, settings))]
+        print_lines(completed(text, same=same) for text in told)
 
 
 def _lines(found: RunStatus, goes_on: str) -> list[str]:
