@@ -201,7 +201,7 @@ class Status(Described):
         to_do="decide whose the device is; results.csv names the other user",
     )  # fmt: skip
     WITHDRAWN = "withdrawn", RowFacts(
-        meaning="left by a run that another one replaced, not sent",
+        meaning="not sent: another run took its run's place, or its run was undone",
         planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
         said=("is withdrawn", "are withdrawn"),
     )  # fmt: skip

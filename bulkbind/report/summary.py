@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from bulkbind.model import Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
+IS_UNDOING = (RunState.CONFIRMED, RunState.SENDING)
+"""States of an undo whose process works at it."""
 OF_EXAMPLE = ("machine_code", "user_id")
 """What texts say of a reason's example besides its place; the JSON has all rows elsewhere."""
 SHORTEST_SHOWN_S = 0.1
@@ -191,6 +193,8 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         of_it = [each for each in shown if each["status"] == status]
         told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
         cures = dict.fromkeys(cure(summary.kind, each) for each in of_it)
+        if status is Status.IN_DOUBT and summary.undo and summary.undo["state"] in IS_UNDOING:
+            cures = dict.fromkeys(["its undo asks the server"])
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
