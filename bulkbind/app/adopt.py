@@ -12,7 +12,7 @@ from bulkbind.app.run import new_id, new_session, run_record
 from bulkbind.app.session.lists import compare_lists
 from bulkbind.app.session.opening import opened, read_heads
 from bulkbind.app.session.session import authorized, before_sending, held_ledger, time_boxed
-from bulkbind.engine.proof import READS, why_unproven
+from bulkbind.engine.proof import READS, lacked, why_unproven
 from bulkbind.errors import ExitCode, InterruptedRunError, UnreadableListError, UsageError
 from bulkbind.ledger import AdoptReader, ledger_of, reading
 from bulkbind.logs import bound, logger
@@ -90,9 +90,10 @@ async def adopt(
     """Compare the server's lists with the ledger, and know as bound what they show.
 
     What was taken over is skipped by `run`, left alone by `undo`, and may be unbound by list. Lists
-    that differ are read twice. Whoever has, by the ledger, what another user's list shows is read
-    as well, for that device alone. Nothing on the server is changed. What was read is kept when it
-    ends early; called again, it compares everything anew.
+    that differ are read twice, and taken at their word where they show others of the user. Whoever
+    has, by the ledger, what another user's list shows is read as well, for that device alone.
+    Nothing on the server is changed. What was read is kept when it ends early; called again, it
+    compares everything anew.
 
     *manifests*: whose users are asked for, and so are *user_ids*.
 
@@ -307,10 +308,9 @@ def _said(
 
 def _lacking(code: str, known: Record, looks: Sequence[Look]) -> tuple[str, str]:
     """Return the kind of a known device that the last list lacks, and the detail."""
-    besides = looks[-1].lacks
-    if len(looks) == READS and all(look.proves_absent(code, besides) for look in looks):
+    if lacked(code, looks):
         return "gone", f"device id {known.device_id}"
-    return "not_proven", why_unproven(code, looks, besides)
+    return "not_proven", why_unproven(code, looks, looks[-1].lacks)
 
 
 def _changes(known: Record, shown: Record) -> Iterator[str]:

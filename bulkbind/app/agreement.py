@@ -62,14 +62,17 @@ def _is_wanted(session: Session, plan: Plan) -> bool:
     return listener.confirm(plan)
 
 
-def refuse_another_number(meant: int, found: int, whose: str, shows: str) -> None:
+def refuse_another_number(
+    meant: int, found: int, whose: str, shows: str, *, of_them: str = ""
+) -> None:
     """Check that as many devices are meant as would be unbound. Raises: UsageError.
 
-    *whose*: what has the number found; *shows*: what shows them, for the hint.
+    *whose*: what has the number found; *shows*: what shows them, for the hint; *of_them*: what they
+    are.
     """
     if meant != found:
         raise UsageError(
             f"{counted(meant, 'devices')} {verb(meant, 'is', 'are')} meant to be unbound, but "
-            f"{whose} has {found:,}",
+            f"{whose} has {found:,}" + (f": {of_them}" if of_them else ""),
             hint=f"nothing was unbound; {shows}",
         )

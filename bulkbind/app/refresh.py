@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.app.session.lists import compare_lists
-from bulkbind.engine.proof import READS, vanished
+from bulkbind.engine.proof import READS, lacked, vanished
 from bulkbind.ledger import SkippedReader, ledger_of, reading
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import TO_BELIEVE, counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -28,13 +28,13 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
     Raises: UnreadableListError, InterruptedRunError, UsageError, LedgerError.
     """
     settings = session.settings
-    users = not_proven = 0
+    users = not_proven = believable = 0
     gone: list[int] = []
     with reading(ledger_of(settings), settings.endpoint()) as db:
         reader = SkippedReader(db, run)
 
         def compare(user: str, _records: dict[str, Record], looks: Sequence[Look]) -> bool:
-            nonlocal users, not_proven
+            nonlocal users, not_proven, believable
             session.pulse.beat()
             lacking = [(row, code) for row, code in reader.of(user) if code not in looks[-1].shown]
             if lacking and len(looks) < READS:
@@ -43,6 +43,7 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
             proven = [row for row, code in lacking if vanished(code, looks)]
             gone.extend(proven)
             not_proven += len(lacking) - len(proven)
+            believable += sum(row not in proven and lacked(code, looks) for row, code in lacking)
             return True
 
         def asked(user: str, _shown: Collection[str]) -> list[str]:
@@ -59,8 +60,9 @@ async def refresh(session: Session, ledger: Ledger, run: int) -> None:
         they = f"{counted(len(gone), 'bindings')} {verb(len(gone), 'has', 'have')} vanished"
         session.listener.notice(f"{they} from the server; {what}")
     if not_proven:
+        how = TO_BELIEVE if believable else "`bulkbind run MANIFEST --rebind` sends all known ones"
         are = verb(not_proven, "is", "are")
         session.listener.notice(
             f"{counted(not_proven, 'bindings')} {are} not on the server's lists, but nothing "
-            "proves them gone: left as they are; --rebind sends them"
+            f"proves each of them gone: left as they are; {how}"
         )

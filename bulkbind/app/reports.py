@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from bulkbind import ledger, report
 from bulkbind.clock import Clock, SystemClock, iso
 from bulkbind.files import drafts, put_in_place
-from bulkbind.ledger import RunReader, all_runs, find_run, ledger_of, reading
+from bulkbind.ledger import Holder, RunReader, UndoReader, all_runs, find_run, ledger_of, reading
 from bulkbind.model import NEEDS_PERSON, PENDING, LiveFacts, RunState, Status, Waits
 from bulkbind.report.measures import left_s, rate_over_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bulkbind.ledger import Holder, RunName
+    from bulkbind.ledger import RunName
     from bulkbind.model import RunSummary
     from bulkbind.settings import Settings
 
@@ -61,9 +61,14 @@ class RunStatus:
         return self.summary.state is RunState.SENDING and not self.summary.is_cut_off
 
     @property
+    def is_undoing(self) -> bool:
+        """Whether a process undoes it: then rate, time and what waits are those of the undo."""
+        return self.summary.undo is not None and self.summary.undo["state"] == RunState.SENDING
+
+    @property
     def left_s(self) -> float | None:
         """Seconds to the end, None if nothing moves, or nobody knows when it will."""
-        if not self.is_sending or self.live.is_blocked:
+        if not (self.is_sending or self.is_undoing) or self.live.is_blocked:
             return None
         return left_s(
             self.to_do,
@@ -94,35 +99,44 @@ def status(settings: Settings, run_id: str | None = None, clock: Clock | None = 
         reader = RunReader(db, find_run(db, run_id))
         summary, holder = reader.summary(), reader.holder()
         is_sending = summary.state is RunState.SENDING
-        live = reader.live() if is_sending else LiveFacts()
+        live, moving = reader.live() if is_sending else LiveFacts(), reader.settled_since
+        undo = None
+        if summary.undo and summary.undo["state"] == RunState.SENDING:
+            undone = UndoReader(db, find_run(db, summary.run_id))
+            undo, live, moving = undone.summary(), undone.live(), undone.settled_since
+            holder = Holder(undo.pid, undo.host) if undo else holder
 
         def ended(longest_s: float) -> tuple[int, str]:
-            return reader.settled_since(iso(_since(now, live, longest_s)))
+            return moving(iso(_since(now, live, longest_s)))
 
         longest_s = rate_over_s(lambda seconds: ended(seconds)[0])
-        recent, last = ended(longest_s)
+        recent, newest = ended(longest_s)
+        last = newest
         to_do = live.to_do
         if to_do is not None:
-            to_do = max(0, to_do - reader.settled_since(live.at)[0])
+            to_do = max(0, to_do - moving(live.at)[0])
+        if undo:
+            last = reader.settled_since("")[1]
         problems = reader.newest(NEEDS_PERSON, 3)
         unbound_since = reader.unbound_since()
     measured_s = max((now - _since(now, live, longest_s)).total_seconds(), SHORTEST_S)
     open_rows = (PENDING,) if summary.state is RunState.DONE else (PENDING, Status.IN_DOUBT)
     left = sum(summary.counts.get(status, 0) for status in open_rows)
+    is_moving = is_sending or undo is not None
     return RunStatus(
         summary=summary,
         done=summary.total - left,
-        per_s=recent / measured_s if is_sending else 0.0,
+        per_s=recent / measured_s if is_moving else 0.0,
         measured_s=measured_s,
         holder=holder,
-        is_alive=holder.is_alive() if is_sending else None,
+        is_alive=holder.is_alive() if is_moving else None,
         took_s=_ago_s(now, live.began_at),
         last_settled_at=last,
         problems=problems,
         live=live,
         said_s=_ago_s(now, live.at),
         to_do=left if to_do is None else to_do,
-        settled_s=_ago_s(now, max(last, live.began_at) if live else ""),
+        settled_s=_ago_s(now, max(newest, live.began_at) if live else ""),
         unbound_since=unbound_since,
     )
 

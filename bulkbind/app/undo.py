@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from bulkbind.app.run import new_session
 from bulkbind.app.session.eta import Gauge
 from bulkbind.app.session.leaving import settle_doubt
 from bulkbind.app.session.progress import Progress
-from bulkbind.app.session.sending import facts_of
+from bulkbind.app.session.sending import TELL_EVERY_S, facts_of, live_facts
 from bulkbind.app.session.session import (
     authorized,
     follow,
@@ -26,6 +27,7 @@ from bulkbind.app.session.session import (
     time_boxed,
 )
 from bulkbind.app.unbind import bind_again
+from bulkbind.clock import iso
 from bulkbind.engine import Parts, Unbinder, draining
 from bulkbind.errors import ExitCode
 from bulkbind.ledger import (
@@ -38,11 +40,21 @@ from bulkbind.ledger import (
     unbound_by,
 )
 from bulkbind.logs import bound, logger
-from bulkbind.model import CAN_RESUME, RunKind, RunState, UnbindKind, UndoPlan, UndoSummary
+from bulkbind.model import (
+    CAN_RESUME,
+    LiveFacts,
+    RunKind,
+    RunState,
+    UnbindKind,
+    UndoPlan,
+    UndoSummary,
+)
 from bulkbind.report.measures import moment
 from bulkbind.report.undo_report import MAY_COST, write_undo
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from bulkbind.app.session.listener import Listener
     from bulkbind.app.session.sending import RunResult
     from bulkbind.app.session.session import Session
@@ -101,6 +113,7 @@ async def undo(
     if kind is RunKind.BIND:
         ended = await _undone(session, run, known_id, devices)
     else:
+        _refuse_another_number(devices or 0, 0, known_id)
         session.listener.notice(f"run {known_id} bound nothing, so nothing is unbound")
         ended = UndoResult(None, (), ExitCode.DONE, "" if has_left else _NOTHING)
     if not has_left or ended.exit_code not in (ExitCode.DONE, ExitCode.NEEDS_PERSON):
@@ -144,12 +157,18 @@ async def _confirmed(
     found = UndoPlan(run_id, to_unbind, in_doubt, moved, gone)
     if found.devices and devices is None and not session.listener.confirm_undo(found):
         return False
+    if devices is not None:
+        of_them = f"{to_unbind:,} bound, and {in_doubt:,} in doubt" if in_doubt else ""
+        _refuse_another_number(devices, found.devices, run_id, of_them)
     if found.devices and devices is not None:
-        shows = f"`bulkbind report {run_id}` shows what the run bound"
-        refuse_another_number(devices, found.devices, f"run {run_id}", shows)
         session.listener.notice(MAY_COST)  # who is asked has read it above the question
     await ledger.unbindings.begin_undo(run, holder(session.clock))
     return True
+
+
+def _refuse_another_number(meant: int, found: int, run_id: str, of_them: str = "") -> None:
+    shows = f"`bulkbind report {run_id}` shows what the run bound"
+    refuse_another_number(meant, found, f"run {run_id}", shows, of_them=of_them)
 
 
 async def _unbind_all(session: Session, ledger: Ledger, run: int) -> None:
@@ -191,6 +210,8 @@ class _Undoing:
         self._pacer = pacer
         self._run = run
         self._retries = retries_of(session, pacer)
+        self._progress: Progress | None = None
+        """None: it still settles doubt."""
         self.lists = 0
         """List calls made."""
 
@@ -200,11 +221,34 @@ class _Undoing:
         return self._retries.backed_off_s
 
     async def run(self) -> None:
-        await self._settle_doubt()
+        gauge = Gauge(self._pacer, self._session.clock, "unbinding")
+        async with self._told(gauge):
+            await self._settle_doubt()
+            await self._unbind(gauge)
+
+    @asynccontextmanager
+    async def _told(self, gauge: Gauge) -> AsyncIterator[None]:
+        """Tell `status` how it is doing while the block runs."""
+        clock, began_at = self._session.clock, iso(self._session.clock.utc_now())
+
+        async def keep_telling() -> None:
+            while True:
+                said = live_facts(self._run, began_at, iso(clock.utc_now()), gauge)
+                said.to_do = self._progress.to_do if self._progress else None
+                await self._ledger.put_meta(LiveFacts.undo_key, said.as_json())
+                await clock.sleep(TELL_EVERY_S)
+
+        task = asyncio.create_task(keep_telling(), name="telling")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # the next verb meets a failure, too
+
+    async def _unbind(self, gauge: Gauge) -> None:
         rows = await self._ledger.unbindings.stage_undo(self._run)
         settings, clock = self._session.settings, self._session.clock
-        gauge = Gauge(self._pacer, clock, "unbinding")
-        progress = Progress(
+        progress = self._progress = Progress(
             rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
         )
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())

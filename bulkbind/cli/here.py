@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from bulkbind.model import RunKind
 from bulkbind.redaction import HIDDEN, Lines, line
 from bulkbind.settings import SETTINGS, Group, shipped_names
 
@@ -47,7 +48,9 @@ _LOOKS = ("doctor", "config")
 """Commands that look at what is wrong, and so must be told it."""
 
 
-def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = False) -> Lines:
+def completed(
+    text: str, *, without: Collection[str] = (), is_absolute: bool = False, same: str = ""
+) -> Lines:
     """Return a text, fit to be shown, in which the commands in backticks are whole for this place.
 
     Options that the text itself names beside them are what is to be changed, so they are not
@@ -58,6 +61,7 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
             line has it.
         without: More flags that are not repeated.
         is_absolute: Whether it is read elsewhere, as a mail is.
+        same: What `SAME` means, if it is not the command at hand.
     """
     shown = line(text)
     named = {*_FLAG.findall(_WRITTEN.sub("", shown)), *without}
@@ -70,7 +74,7 @@ def completed(text: str, *, without: Collection[str] = (), is_absolute: bool = F
         skipped = () if words[0] in _LOOKS else named
         return f"`{line(command(words, without=skipped, is_absolute=is_absolute))}`"
 
-    same = SAME if is_absolute else f"`{line(again())}`"
+    same = SAME if is_absolute else f"`{line(same or again())}`"
     return Lines(_WRITTEN.sub(whole, shown).replace(SAME, same))
 
 
@@ -108,6 +112,22 @@ def resume_of(summary: RunSummary, settings: Settings) -> str:
     *settings*: those of this place.
     """
     return as_told(["resume", summary.run_id], summary, settings)
+
+
+def same_as(summary: RunSummary, settings: Settings) -> str:
+    """Return the command that does again what a run did: that at hand, if it was given manifests.
+
+    *settings*: those of this place.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.params.get("manifests"):
+        return again()
+    return as_told([verb_of(summary), *summary.manifests], summary, settings)
+
+
+def verb_of(summary: RunSummary) -> str:
+    """Return the command that a run was made by."""
+    return "run" if summary.kind is RunKind.BIND else "unbind"
 
 
 def as_told(

@@ -18,7 +18,7 @@ from bulkbind.app.notices.notify import follow_up, pinged
 from bulkbind.app.notices.run_end import Ending, Here, of_error, of_inbox, of_run
 from bulkbind.app.session.sending import RunResult
 from bulkbind.cli.console import Console, is_interactive, logs_only, say, say_hint, tell
-from bulkbind.cli.here import MANIFEST, again, as_told, command, completed
+from bulkbind.cli.here import MANIFEST, again, as_told, command, completed, same_as, verb_of
 from bulkbind.cli.options import consent_from
 from bulkbind.cli.running import (
     configure_logs,
@@ -31,7 +31,7 @@ from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import ledger_of, went_well_at
-from bulkbind.model import RunKind, RunState
+from bulkbind.model import RunState
 from bulkbind.report import as_json, as_text
 from bulkbind.report.summary import MOST_REASONS_SHOWN, came_back, files_text, tone
 from bulkbind.settings import Settings
@@ -98,7 +98,7 @@ def _send(
             here = await end.here(result) if is_told else Here()
             ending = ending_of(result, here)
             end.mail(ending)
-            shown(result, is_quiet=given["quiet"], is_json=given["as_json"])
+            shown(result, settings, is_quiet=given["quiet"], is_json=given["as_json"])
             await end.follow(ending, stop)
             return result.exit_code
 
@@ -178,6 +178,7 @@ class _End:
 
 def show(
     result: RunResult,
+    settings: Settings | None = None,
     *,
     is_quiet: bool,
     is_json: bool,
@@ -186,7 +187,8 @@ def show(
 ) -> None:
     """Print how a run ended: for a person on standard error, as JSON on standard output.
 
-    *is_brief*: without what else it did.
+    *settings*: those of this place; None: the command at hand is the one to give again. *is_brief*:
+    without what else it did.
     """
     if result.report is None:
         if not is_quiet:
@@ -197,7 +199,8 @@ def show(
     if not is_quiet:
         if not logs_only():  # the log has `run.finished`
             text = as_text(summary, most_reasons=most_reasons, is_brief=is_brief)
-            say(completed(text), tone=tone(summary))
+            same = same_as(summary, settings) if settings else ""
+            say(completed(text, same=same), tone=tone(summary))
         say(files_text(summary, result.report.files))
         say_hint(result.hint)
         if summary.state is RunState.STOPPED and result.can_resume:
@@ -214,7 +217,7 @@ def _go_on(result: RunResult | InboxResult | None, settings: Settings) -> str:
     if isinstance(result, RunResult) and result.report and "manifests" not in given:
         summary = result.report.summary
         if is_wrong or summary.state is RunState.DONE:  # nothing is left to resume
-            words = [_verb(summary), *_left_by(result.report), *mended]
+            words = [verb_of(summary), *_left_by(result.report), *mended]
             return as_told(words, summary, settings, is_absolute=True)
     return again(*mended, without={"--quiet", "--first", *mended}, is_absolute=True)
 
@@ -227,10 +230,6 @@ def _left_by(report: Report) -> list[str]:
     return [str(name.absolute()) for name in names] or [MANIFEST]
 
 
-def _verb(summary: RunSummary) -> str:
-    return "run" if summary.kind is RunKind.BIND else "unbind"
-
-
 def _next_step(result: RunResult, summary: RunSummary) -> str:
     """Return the command that resumes it; where the endpoint is wrong, once that is fixed."""
     if not result.is_endpoint_wrong:
@@ -238,10 +237,10 @@ def _next_step(result: RunResult, summary: RunSummary) -> str:
     context = click.get_current_context()
     manifests = [MANIFEST] if context.params.get("manifests") else summary.manifests
     mended = ["--endpoint", "URL"] if context.params.get("endpoint") else []
-    return f"once it is fixed: {command([_verb(summary), *manifests, *mended])}"
+    return f"once it is fixed: {command([verb_of(summary), *manifests, *mended])}"
 
 
-def _show_inbox(result: InboxResult, *, is_quiet: bool, is_json: bool) -> None:
+def _show_inbox(result: InboxResult, _settings: Settings, *, is_quiet: bool, is_json: bool) -> None:
     if not is_quiet:
         for item in result.files:
             counts = ", ".join(f"{count:,} {status}" for status, count in item.counts.items())

@@ -3,7 +3,8 @@
 | outcome | what proves it |
 | --- | --- |
 | `bound` | an answer that names the device, or a list, with a `createTime` from our first sending |
-|  | (less the margin) to the answer's `Date` + 1 s (plus the margin) |
+|  | (less the margin) to the answer's `Date` + 1 s (plus the margin); where that contradicts the |
+|  | server's clock so far, all by that clock, or all by that `Date` |
 | `already_bound` | the same with any other `createTime`; or "already bound" that a list confirms |
 | `failed` | a refusal of the only request; of several, the refusal and absence |
 |  | (unsent, by the user's state: see `engine.users`) |
@@ -51,6 +52,10 @@ CREATE_TIME_MARGIN_S = 1.0
 """A `createTime` this much outside the time of our request still counts as ours."""
 DATE_S = 1.0
 """`Date` has whole seconds: the answer came up to so much later."""
+_TWO_CLOCKS = (
+    "the answer's Date contradicts the server's clock so far, and its createTime fits neither: it "
+    "does not say who bound it"
+)
 _FRACTION = re.compile(r"\.(\d+)", re.ASCII)
 
 # --- whose binding it is --------------------------------------------------------------------------
@@ -139,10 +144,21 @@ def _is_ours(
     if created is None:
         why = "its createTime is no time with a zone, so it does not say who bound it"
         return False, why if text else "the server sent no createTime to tell by"
-    ended = answer.sent_at + answer.took_s if answer.date is None else answer.date
-    if created > ended + DATE_S + CREATE_TIME_MARGIN_S:
+    if since is None:
+        return False, ""
+    ended = date = answer.sent_at + answer.took_s
+    if answer.date is not None:
+        date = answer.date
+    latest_s = DATE_S + CREATE_TIME_MARGIN_S
+    if abs(date - ended) > answer.took_s + latest_s:
+        # One wrong Date must not decide: the request and the binding by the same of two clocks.
+        for end in (ended, date):
+            if end - (ended - since) - CREATE_TIME_MARGIN_S <= created <= end + latest_s:
+                return True, ""
+        return False, _TWO_CLOCKS
+    if created > date + latest_s:
         return False, "its createTime is later than the answer, so it does not say who bound it"
-    return since is not None and created >= since - CREATE_TIME_MARGIN_S, ""
+    return created >= since - CREATE_TIME_MARGIN_S, ""
 
 
 def _made_by(text: str, created: float | None) -> float | None:
@@ -255,6 +271,15 @@ def look(
 def vanished(code: str, looks: Sequence[Look]) -> bool:
     """Return whether lists, a settling time apart, prove that a known binding has vanished."""
     return len(looks) == READS and all(look.proves_absent(code, {code}) for look in looks)
+
+
+def lacked(code: str, looks: Sequence[Look]) -> bool:
+    """Return whether lists, a settling time apart, lack a known binding, and others with it.
+
+    It proves less than `vanished`: they show at least one other, and are taken at their word.
+    """
+    besides = looks[-1].lacks
+    return len(looks) == READS and all(look.proves_absent(code, besides) for look in looks)
 
 
 # --- how an unbinding ends ------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from bulkbind.koodrive.auth.credential import Outgoing
 from bulkbind.koodrive.connections import FastPath
 from bulkbind.koodrive.http import NO_CONNECTION, HttpSession, silence
 from bulkbind.koodrive.patience import Patience
-from bulkbind.koodrive.server_clock import SAFETY_S, ServerClock
+from bulkbind.koodrive.server_clock import SAFETY_S, STEP_S, ServerClock
 from bulkbind.koodrive.verdicts import (
     Codes,
     classify,
@@ -300,6 +300,7 @@ class KooDrive:
 
     def _answered(self, asked: _Asked, answer: Answer, attempt: Attempt, now: float) -> Attempt:
         """Complete the verdict on an answer by what else it says, and learn from it."""
+        believed = self.server_clock.at(asked.sent_s)
         self.server_clock.observe(answer.date, asked.sent_s, now)
         attempt.http_status, attempt.limits = answer.status, answer.limits
         self.has_answered, self.trouble = True, ""
@@ -312,7 +313,11 @@ class KooDrive:
         attempt.took_s = now - asked.sent_s
         if asked.is_usual:
             self._patience.answered(now, attempt.took_s)
-        return self._told(asked, attempt)
+        self._told(asked, attempt)
+        if isinstance(attempt.verdict, Accepted) and abs(attempt.sent_at - believed) > STEP_S:
+            # Its own Date must not be the only witness of when it was.
+            attempt.date = believed + attempt.took_s
+        return attempt
 
     def _told(self, asked: _Asked, attempt: Attempt) -> Attempt:
         """Complete an attempt by what was asked, and let no secret in it be told."""

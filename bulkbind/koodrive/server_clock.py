@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SAFETY_S = 1.0
 """X-Date must never be in the server's future: we send this much less than our estimate."""
+STEP_S = 5.0
+"""An answer that moves the estimate by more has set it anew; less, and it is the more exact."""
 
 
 class ServerClock:

@@ -37,6 +37,7 @@ from bulkbind.model import (
     RunSummary,
     Source,
     Status,
+    UnbindKind,
     UndoneRow,
     UndoState,
     UndoSummary,
@@ -89,6 +90,14 @@ class UndoReader(OfRun):
         )
         return {status: found[status] for status in UNBIND_MEANINGS if status in found}
 
+    def live(self) -> LiveFacts:
+        """Return what the process that undoes the run said last; empty if none does."""
+        return live_facts(self._db, self._run, LiveFacts.undo_key)
+
+    def settled_since(self, moment: str) -> tuple[int, str]:
+        """As that of `RunReader`, of bindings."""
+        return _unbound_since(self._db, self._run, UnbindKind.UNDO, moment)
+
     def summary(self) -> UndoSummary | None:
         """Return the state of the undo; None if the run was never undone."""
         found = self._db.execute("SELECT * FROM undos WHERE run = ?", (self._run,))
@@ -106,6 +115,17 @@ class UndoReader(OfRun):
             facts=RunFacts(json.loads(undo["facts"])),
             **{name: undo[name] for name in _AS_KEPT},
         )
+
+
+def _unbound_since(
+    db: sqlite3.Connection, run: int, kind: UnbindKind, moment: str
+) -> tuple[int, str]:
+    found: tuple[int, str] = db.execute(
+        "SELECT count(*) FILTER (WHERE settled_at >= ?), coalesce(max(settled_at), '') "
+        "FROM unbindings WHERE row BETWEEN ? AND ? AND kind = ?",
+        (moment, *span(run), kind),
+    ).fetchone()
+    return found
 
 
 def _undo_state(undo: UndoSummary) -> UndoState:
@@ -361,13 +381,19 @@ class RunReader(OfRun):
         return [{"verdict": v, "code": code, "count": count} for v, code, count in found]
 
     def settled_since(self, moment: str) -> tuple[int, str]:
-        """Return how many rows ended since *moment*, and when the last one did (empty if none)."""
+        """Return how many rows, and devices that leave, ended since *moment*, and the last when.
+
+        The last is empty if none did.
+        """
         found: tuple[int, str] = self._db.execute(
             "SELECT count(*) FILTER (WHERE settled_at >= ?), coalesce(max(settled_at), '') "
             "FROM rows WHERE id BETWEEN ? AND ?",
             (moment, *span(self._run)),
         ).fetchone()
-        return found
+        if self.kind() is not RunKind.BIND:  # its rows are the devices that leave
+            return found
+        left, last = _unbound_since(self._db, self._run, UnbindKind.LEAVE, moment)
+        return found[0] + left, max(found[1], last)
 
     def unbound_since(self) -> int:
         """Return how many rows were bound and are not any more, where any run was undone."""

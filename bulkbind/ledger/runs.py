@@ -68,9 +68,11 @@ def start(db: sqlite3.Connection, run: int) -> None:
     db.execute("DROP TABLE IF EXISTS temp.turns")
 
 
-def live_facts(db: sqlite3.Connection, run: int | None = None) -> LiveFacts:
+def live_facts(
+    db: sqlite3.Connection, run: int | None = None, key: str = LiveFacts.key
+) -> LiveFacts:
     """Return what the process that sends *run* (None: any) said last; empty if none does."""
-    said = get_meta(db, LiveFacts.key)
+    said = get_meta(db, key)
     live = LiveFacts(said if isinstance(said, dict) else {})
     return live if run in (None, live.run) else LiveFacts()
 

@@ -168,7 +168,8 @@ class Attempt:
     """Seconds since 1970 by the server's clock, as far as known; never later than the true time."""
     took_s: float = 0.0
     date: float | None = None
-    """The answer's `Date`, seconds since 1970; None if it had none."""
+    """The answer's `Date`, seconds since 1970; None if it had none. Where that has set the server's
+    clock anew, when the answer came by the clock so far: the other clock is in `sent_at`."""
     connection: int = 0
     """A number of the connection that the request left on; 0 if none is known."""
     is_named: bool = field(default=False, compare=False)

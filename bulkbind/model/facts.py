@@ -595,6 +595,8 @@ class LiveFacts(Facts):
     __slots__ = ()
     key: ClassVar = "live"
     """Where the ledger keeps it; one run at a time sends."""
+    undo_key: ClassVar = "undo_live"
+    """Where it keeps what the process of an undo says."""
 
     run = Fact(0)
     """The run's number."""

@@ -164,7 +164,7 @@ class Status(Described):
         comes_back=False, is_bound=True, is_ours=True, said=("now", "now"),
     )  # fmt: skip
     ALREADY_BOUND = "already_bound", RowFacts(
-        meaning="was bound on the server before this run sent it",
+        meaning="bound on the server, and not proven to be this run's; an undo leaves it",
         planned=PlanWord.ALREADY_BOUND, tone="ok2", comes_back=False, is_bound=True,
         said=("found on the server", "found on the server"),
     )  # fmt: skip
@@ -201,7 +201,7 @@ class Status(Described):
         to_do="decide whose the device is; results.csv names the other user",
     )  # fmt: skip
     WITHDRAWN = "withdrawn", RowFacts(
-        meaning="left by a run that another one replaced, not sent",
+        meaning="not sent: another run took its run's place, or its run was undone",
         planned=PlanWord.FAILED, tone="mute2", comes_back=False, is_bound=False,
         said=("is withdrawn", "are withdrawn"),
     )  # fmt: skip
@@ -255,7 +255,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     },
     Status.CLAIMED: {
         Status.BOUND: "accepted, and made since it was first sent",
-        Status.ALREADY_BOUND: "accepted, but made earlier; or said to be bound",
+        Status.ALREADY_BOUND: "accepted, but not proven to be made by it; or said to be bound",
         Status.FAILED: "refused, or out of attempts",
         Status.STAGED: "surely not done: it was put off, or is to be sent again",
         Status.IN_DOUBT: "no answer came, or it was found claimed at start-up",
@@ -268,7 +268,7 @@ ROW_TRANSITIONS: dict[Status | None, dict[Status, str]] = {
     Status.ALREADY_BOUND: {Status.IN_DOUBT: _UNASKED},
     Status.IN_DOUBT: {
         Status.BOUND: "the list shows it, made since it was first sent",
-        Status.ALREADY_BOUND: "the list shows it, made earlier",
+        Status.ALREADY_BOUND: "the list shows it, not proven to be made by it",
         Status.SKIPPED: "the list shows it, and an older run had sent it",
         Status.STAGED: "two lists do not show it",
         Status.FAILED: "two lists do not show it, and it was refused or is out of attempts",

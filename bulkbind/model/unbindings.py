@@ -114,8 +114,8 @@ ADOPTED = {
     "new": "on the server, not known to the ledger; taken over",
     "other_user": "by the ledger another user's; taken over for this one",
     "changed": "under another device id, name or OS than known; taken over",
-    "gone": "known as bound, and proven not to be there; not known as bound any more",
-    "not_proven": "known otherwise than the lists show, which prove nothing; left as it was",
+    "gone": "known as bound, but on neither of two lists that show others; known no more",
+    "not_proven": "known otherwise than the lists show, which say nothing sure; left as it was",
 }
 """What users' lists may say of a device to be taken over, in display order."""
 

@@ -89,6 +89,13 @@ _TO_AGREE = (
 )
 
 
+TO_BELIEVE = (
+    "`bulkbind adopt MANIFEST` goes by lists that show others of the user, and `bulkbind run "
+    "MANIFEST` then sends these alone"
+)
+"""What to do about known devices that lists lack, where nothing proves them gone one by one."""
+
+
 def to_agree(*texts: str) -> str:
     """Return what to do where a message or detail says `LACKS_KNOWN`; empty elsewhere."""
     return _TO_AGREE if any(LACKS_KNOWN in text for text in texts) else ""

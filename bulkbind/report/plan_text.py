@@ -136,7 +136,7 @@ def _lines(plan: Plan, *, is_brief: bool) -> Iterator[str]:
     yield from _leavers(plan.leavers)
     if n := plan.not_proven:
         ones = f"{counted(n, 'known ones')} {verb(n, 'is', 'are')}"
-        yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'them')} gone)"
+        yield f"  ({ones} on no list, but nothing proves {verb(n, 'it', 'each')} gone: see adopt)"
     yield from _examples(plan)
     if not is_brief:
         yield from _users(plan)

@@ -22,6 +22,7 @@ from bulkbind.model import (
     adjustment_words,
 )
 from bulkbind.model.wording import (
+    TO_BELIEVE,
     counted,
     explained,
     may_be_sent,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from bulkbind.model import Refreshed, RunFacts, UndoSummary
 
 MOST_REASONS_SHOWN = 8
+IS_UNDOING = (RunState.CONFIRMED, RunState.SENDING)
+"""States of an undo whose process works at it."""
 OF_EXAMPLE = ("machine_code", "user_id")
 """What texts say of a reason's example besides its place; the JSON has all rows elsewhere."""
 SHORTEST_SHOWN_S = 0.1
@@ -190,6 +193,8 @@ def reason_lines(summary: RunSummary, most: int, *, is_brief: bool = False) -> l
         of_it = [each for each in shown if each["status"] == status]
         told.append(f"{summary.counts.get(status, 0):,} {words(status)}:")
         cures = dict.fromkeys(cure(summary.kind, each) for each in of_it)
+        if status is Status.IN_DOUBT and summary.undo and summary.undo["state"] in IS_UNDOING:
+            cures = dict.fromkeys(["its undo asks the server"])
         for each in of_it:
             told += _reason(each, is_brief=is_brief)
         told += [f"      -> {cure}" for cure in cures]
@@ -208,8 +213,8 @@ def not_found(summary: RunSummary) -> tuple[str, str]:
     lost = counted(summary.facts.not_found, "known devices")
     what = f"{lost} not found on the server, and not proven to be gone:"
     cure_of_it = (
-        f"`bulkbind verify {summary.run_id}` names them; `bulkbind run MANIFEST --rebind` sends "
-        "all known ones again, which --refresh and --rebind-missing do not"
+        f"`bulkbind verify {summary.run_id}` names them; {TO_BELIEVE}; `bulkbind run MANIFEST "
+        "--rebind` sends all known ones again"
     )
     return what, cure_of_it
 
@@ -332,7 +337,7 @@ def _refreshed(found: Refreshed | None) -> list[str]:
         what = "sent again" if found["bound_again"] else "failed; --rebind-missing sends them"
         parts.append(f"lack {counted(found['vanished'], 'known bindings')}: {what}")
     if not_proven := found.get("not_proven", 0):
-        parts.append(f"lack {not_proven:,} that nothing proves gone; --rebind sends them")
+        parts.append(f"lack {not_proven:,} that nothing proves gone; adopt goes by lists")
     shown = "; they ".join(parts) or "show all that the ledger knows of these devices"
     return [f"refreshed: {users} {shown}"]
 

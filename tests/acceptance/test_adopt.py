@@ -238,6 +238,35 @@ def test_nobody_to_ask_for_is_an_error(place):
     assert not (place.home / "new.db").exists()
 
 
+def test_what_several_lists_lack_is_said_alike_and_adopt_is_named(place):
+    """Two of ten devices of each user: refresh and verify prove nothing, and name adopt.
+
+    It goes by the lists without calling that proof, and the next run sends these alone.
+    """
+    theirs = sorted(held(place.url).items())
+    for (user, _), device_id in [*theirs[::10], *theirs[1::10]]:
+        delete(place.url, user, device_id)
+
+    given = (place.manifest, "--refresh", "--out", "again", "--yes")
+    refreshed = place.call("run", *given, ledger="old.db", check=1)
+    verified = place.call("verify", run_id_of(place.home / "first"), ledger="old.db", check=1)
+    plan = place.call("plan", place.manifest, "--refresh", ledger="old.db", check=0)
+    adopted = place.call("adopt", place.manifest, ledger="old.db")
+    before = place.requests()[0]
+    place.call("run", place.manifest, "--out", "mended", "--yes", ledger="old.db")
+
+    note = next(line for line in refreshed.stderr.splitlines() if line.startswith("note: 12 bind"))
+    assert "nothing proves each of them gone" in note
+    assert f"bulkbind adopt {place.manifest}" in note
+    assert refreshed.stderr.count("bulkbind adopt ") == 2, "the note, and the summary's cure"
+    assert "12 not proven" in verified.stderr
+    assert "`bulkbind adopt MANIFEST" in verified.stderr
+    assert "12 known ones are on no list, but nothing proves each gone: see adopt" in plan.stdout
+    assert "gone               12" in adopted.stdout
+    assert "prove" not in adopted.stdout
+    assert place.requests()[0] - before == 12
+
+
 def test_text_says_how_many_of_what(place):
     """The lines of differences, a few of each kind, then the counts; runs list it."""
     told = place.call("adopt", place.manifest).stdout.splitlines()

@@ -67,6 +67,29 @@ def test_a_stopped_run_is_gone_on_with(home):
     assert "failed.csv" not in over.stderr
 
 
+def test_what_did_not_leave_is_tried_again_by_the_run_that_is_named(home):
+    """`status` and `report` name the run's command with what it was told, not themselves."""
+    state = ("--state", str(home / "state.jsonl"))
+    locked = ("--fault", "business=1,on=unbind,code=99999999")
+    options = ("--sync", "--max-unbinds", "100%", "--yes")
+    with sandbox(*state, *locked, home=home) as url:
+        called("run", "the fleet.csv", *place(url), *options, home=home, check=0)
+        write_csv(home / "the fleet.csv", fleet(4)[:1])
+        ran = called("run", "the fleet.csv", *place(url), *options, home=home, check=1)
+        told = called("status", *place(url)[:-2], home=home)
+        shown = called("report", *place(url), home=home)
+        words = [pasted(text, "run") for text in (told.stdout, shown.stderr)]
+        port = url.rpartition(":")[2]
+    with sandbox(*state, "--port", port, home=home) as url:
+        again = called(*words[0], "--yes", home=home)
+        left = len(sandbox_bindings(url))
+
+    assert "tries again to unbind it" in ran.stderr
+    assert words[0][1] == words[1][1] == "the fleet.csv"
+    assert {"--sync", "--max-unbinds"} <= set(words[0]) & set(words[1])
+    assert (again.returncode, left) == (0, 1), again.stderr
+
+
 @pytest.mark.parametrize("command", ["undo", "unbind"])
 def test_whoever_gives_yes_where_a_number_is_asked_is_told_the_option(home, command):
     """The name of `run` is not that of a command that unbinds."""

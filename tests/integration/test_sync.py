@@ -32,6 +32,7 @@ from bulkbind.errors import (
     TooManyUnbindsError,
     UsageError,
 )
+from bulkbind.ledger import RunReader, find_run, reading
 from bulkbind.ledger.reading import went_well_at
 from bulkbind.report.history_text import history_lines
 from bulkbind.report.plan_text import plan_markdown, plan_text
@@ -119,6 +120,10 @@ async def test_what_left_the_manifest_is_unbound_after_the_binds(world):
     assert json.loads((world.tmp_path / "report" / "summary.json").read_text(encoding="utf-8"))[
         "leavers"
     ] == {"unbound": 1}
+    with reading(world.tmp_path / "ledger.db") as db:
+        reader = RunReader(db, find_run(db, None))
+        moved = reader.settled_since(str(summary.confirmed_at))[0]
+    assert moved == 2, "the rate that `status` shows counts what leaves, too"
 
 
 async def test_nothing_leaves_without_sync(world):

@@ -154,6 +154,17 @@ TELL_EVERY_S = 1.0
 """Interval at which `status` learns how a run is doing."""
 
 
+def live_facts(run: int, began_at: str, at: str, gauge: Gauge) -> LiveFacts:
+    """Return what a process that sends says of its pace, and of what it waits for."""
+    said = LiveFacts()
+    said.run, said.began_at, said.at = run, began_at, at
+    said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
+    said.waits, said.waiting = gauge.waits(), gauge.waiting()
+    said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
+    said.trouble = gauge.trouble()
+    return said
+
+
 class _Account:
     """What is told of a sending: to whoever watches, to `status`, and to the report.
 
@@ -248,12 +259,7 @@ class _Account:
     async def tell(self) -> None:
         """Keep in the ledger how the sending is doing, for `status` and after a crash."""
         await self._ledger.flushed()  # `status` counts what ends later than this was said
-        gauge, said = self._gauge, LiveFacts()
-        said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
-        said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
-        said.waits, said.waiting = gauge.waits(), gauge.waiting()
-        said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
-        said.trouble = gauge.trouble()
+        said = live_facts(self._run, self._began_at, iso(self._clock.utc_now()), self._gauge)
         said.spent, said.to_do = self._spent(), self.progress.to_do
         await self._ledger.put_meta(LiveFacts.key, said.as_json())
 

@@ -54,9 +54,9 @@ def command(manifests: tuple[str, ...], **given: Any) -> None:
 
     The list of every user whom the manifests name, or of --user-id alone, is read, and once more
     where it differs from what the ledger knows. What it shows is known as bound from then on, so
-    that `run` binds nothing twice; what two lists prove to be gone is known no more. Nothing on the
-    server is changed. What was taken over, `undo` leaves alone; `unbind` and `run --sync` may
-    unbind it.
+    that `run` binds nothing twice; what two lists lack that show others of the user is known no
+    more. Nothing on the server is changed. What was taken over, `undo` leaves alone; `unbind` and
+    `run --sync` may unbind it.
 
     \b
     +  new: taken over                      >  by the ledger another user's; taken over

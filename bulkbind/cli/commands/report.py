@@ -7,7 +7,7 @@ from typing import Any
 from bulkbind.app.reports import write_forms, write_report
 from bulkbind.cli import options
 from bulkbind.cli.console import say
-from bulkbind.cli.here import again, command as command_here, completed
+from bulkbind.cli.here import again, command as command_here, completed, same_as
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.errors import UsageError
@@ -96,4 +96,5 @@ def command(
         else:
             for path in written.files:
                 print_lines([str(path)])
-        say(completed(as_text(written.summary)))
+        summary = written.summary
+        say(completed(as_text(summary), same=same_as(summary, settings)))

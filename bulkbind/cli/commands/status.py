@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkbind.app.reports import status
 from bulkbind.cli import options
-from bulkbind.cli.here import command as command_here, completed, resume_of
+from bulkbind.cli.here import command as command_here, completed, resume_of, same_as
 from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
@@ -60,11 +60,13 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
             print_json(as_json(found.summary) | progress)
             return
         shown = as_text(found.summary, most_reasons=MOST_REASONS)
-        print_lines(map(completed, [shown, *_lines(found, resume_of(found.summary, settings))]))
+        same = same_as(found.summary, settings)
+        told = [shown, *_lines(found, resume_of(found.summary, settings))]
+        print_lines(completed(text, same=same) for text in told)
 
 
 def _lines(found: RunStatus, goes_on: str) -> list[str]:
-    live, summary = found.live, found.summary
+    summary = found.summary
     lines = [
         f"ended: {found.done:,} of {summary.total:,}"
         + (f", the last at {moment(found.last_settled_at)}" if found.last_settled_at else "")
@@ -78,18 +80,9 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
     elif summary.state is RunState.STOPPED:
         lines += ["resume it with:", f"  {goes_on}"]
     elif found.is_sending:
-        pace = pace_text(
-            found.per_s,
-            live.allowed_per_s,
-            live.source or "no limit met",
-            found.took_s,
-            found.left_s,
-            told=live.spent.pace_told,
-        )
-        lines += [f"sending: {who}", pace]
-        lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
-        lines += [f"waiting: {live.waits}"] if live.waits else []
-        lines += [live.trouble] if live.trouble else []
+        lines += [f"sending: {who}", *_pace(found)]
+    if found.is_undoing:
+        lines += [f"undoing: {who}", *_pace(found)]
     if (gone := found.unbound_since) and not summary.undo:
         were = verb(gone, "was", "were")
         lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
@@ -97,4 +90,21 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
         lines.append("its undo was cut off: its process is gone; resume it with:")
         lines.append(f"  {command_here(['undo', summary.run_id])}")
     lines += [f"! {problem}" for problem in found.problems]
+    return lines
+
+
+def _pace(found: RunStatus) -> list[str]:
+    live = found.live
+    pace = pace_text(
+        found.per_s,
+        live.allowed_per_s,
+        live.source or "no limit met",
+        found.took_s,
+        found.left_s,
+        told=live.spent.pace_told,
+    )
+    lines = [pace]
+    lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
+    lines += [f"waiting: {live.waits}"] if live.waits else []
+    lines += [live.trouble] if live.trouble else []
     return lines

@@ -10,7 +10,7 @@ import click
 
 from bulkbind.app.verify import verify
 from bulkbind.cli import options
-from bulkbind.cli.console import Console, is_interactive, say
+from bulkbind.cli.console import Console, is_interactive, say, say_hint
 from bulkbind.cli.options import consent_from, runs_of
 from bulkbind.cli.running import (
     configure_logs,
@@ -21,7 +21,7 @@ from bulkbind.cli.running import (
 )
 from bulkbind.model import EXTRA, PlanWord
 from bulkbind.model.fields import LABELS, enumeration
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import SUCH_AS, TO_BELIEVE, counted
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def command(run_id: str, *, as_json_: bool, **given: Any) -> None:
             )
             of_all = f"{counted(found.devices, 'devices')} of {counted(found.users, 'users')}"
             say(f"run {found.run_id}: {of_all}: {counts}")
+            if any(SUCH_AS in item.detail for item in found.differences):
+                say_hint(TO_BELIEVE)
             return found.exit_code
 
         sys.exit(run_until_done(work))

@@ -136,6 +136,39 @@ def test_create_time_counts_from_our_sending_to_the_answers_date(created, date, 
     assert accepted.status is found.status is status
 
 
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("off_s", [-2 * HOUR, 2 * HOUR])
+@pytest.mark.parametrize(
+    ("created_s", "status"),
+    [
+        (0.05, Status.BOUND),
+        (-HOUR, Status.ALREADY_BOUND),
+        (HOUR, Status.ALREADY_BOUND),
+        (-3.0, Status.ALREADY_BOUND),
+    ],
+    ids=["ours", "an hour older", "an hour later", "seconds older"],
+)
+@pytest.mark.parametrize("node_s", [0.0, 1.0], ids=["by the clock", "by the Date"])
+def test_one_wrong_date_does_not_decide_whose_a_binding_is(off_s, created_s, status, node_s):
+    """Request and binding must fit by one clock: that so far, or that of a node that is off.
+
+    *created_s*: how much later than the request, by the clock that wrote it.
+    """
+    created = datetime.fromtimestamp(SENT + node_s * off_s + created_s, UTC).isoformat()
+    answer = Attempt(Accepted("7", created), sent_at=SENT, took_s=0.1, date=SENT + off_s)
+    row = Claim(row=1, device=Device("u", "A"), attempts=1)
+
+    assert isinstance(answer.verdict, Accepted)
+    accepted = proof.accepted(row, answer, answer.verdict)
+    row.sent_at, row.doubts = SENT, 1
+    found = proof.found(row, Record("A", "7", created), answer, was_said=False)
+
+    assert accepted.status is found.status is status
+    assert ("Date contradicts" in accepted.detail) is (status is Status.ALREADY_BOUND)
+
+
 @pytest.mark.parametrize(
     ("created", "why"),
     [
