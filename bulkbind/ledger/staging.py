@@ -69,16 +69,17 @@ _BATCH_TABLES = (
 )
 _NEW_USERS = f"INSERT OR IGNORE INTO users (user_id) SELECT value FROM {THESE}"  # noqa: S608  # constants
 _USERS = f"SELECT user_id, user FROM users WHERE user_id IN {THESE}"  # noqa: S608  # constants
-_NEW = "device BETWEEN :new AND :newest"
 _NEW_DEVICE = f"OR IGNORE INTO devices (user, machine_code, {', '.join(OPTIONAL)})"
-_STAGE_NEW = (
-    f"""
-INSERT INTO stored_rows (id, device, source, line, name, status)
+_STAGED_ROW = "INTO stored_rows (id, device, source, line, name, status)"
+_STAGE_NEW = f"""
+INSERT {_STAGED_ROW}
 SELECT device + :to_id, device, :source, device + :to_line, 0, {CODES[Status.STAGED]}
-  FROM devices WHERE {_NEW} ORDER BY device
-""",  # noqa: S608  # constants
-    f"INSERT INTO named (device, id) SELECT device, device + :to_id FROM devices WHERE {_NEW}",  # noqa: S608  # constants
-)
+  FROM devices WHERE device BETWEEN :new AND :newest ORDER BY device
+"""  # noqa: S608  # constants
+_NAME_NEW = """
+INSERT INTO named (device, id)
+SELECT device, id FROM stored_rows WHERE id BETWEEN :first AND :last AND device NOT NULL ORDER BY id
+"""
 _SAME_NAME = f"({optional_of('n')}) IS ({optional_of('b')})"
 _KNOWN_NAME = f"SELECT n.name FROM names n WHERE {_SAME_NAME} AND n.device"  # noqa: S608  # constants
 _PLACE = f"""
@@ -324,17 +325,18 @@ def stage(
     """
     first = number = (run << RUN_SHIFT) + position
     valid = _Valid()
+    alone: list[tuple[int, CheckedRow]] = []
     broken: list[tuple[int, CheckedRow]] = []
     for row in rows:
         if isinstance(row, GoodRows):
+            valid.add_each(alone)
+            alone = []
             valid.add_all(number, row)
             number += len(row)
             continue
-        if row.problems or row.left_out:
-            broken.append((number, row))
-        else:
-            valid.add(number, row)
+        (broken if row.problems or row.left_out else alone).append((number, row))
         number += 1
+    valid.add_each(alone)
     values = {"run": run, "source": source, "rebind": rebind, "keep_duplicates": keep_duplicates}
     values |= {"move": move, "first": first, "last": number - 1}
     writing = writing or Writing(db)
@@ -370,22 +372,27 @@ class _Valid:
 
     def add_all(self, first: int, rows: GoodRows) -> None:
         """Add rows that follow each other, from an id on."""
-        self.ids += range(first, first + len(rows))
-        self.lines += rows.lines
-        for column, values in zip(self.values, rows.values, strict=True):
-            column.extend(values)
+        self._add(range(first, first + len(rows)), rows.lines, rows.values)
         if not rows.tell_cells:
             self.cells += enumerate(_all_cells(rows), start=first)
 
-    def add(self, number: int, row: CheckedRow) -> None:
-        """Add a row with its id."""
-        self.ids.append(number)
-        self.lines.append(row.line)
-        for column, value in zip(self.values, row.values, strict=True):
-            column.append(value)
-        self.cells.append((number, _cells(row)))
-        if changes := _changes(row):
-            self.changes.append((number, changes))
+    def add_each(self, numbered: Sequence[tuple[int, CheckedRow]]) -> None:
+        """Add rows, each with its id."""
+        if numbered:
+            ids, rows = zip(*numbered, strict=True)
+            columns = tuple(zip(*[row.values for row in rows], strict=True))
+            self._add(ids, [row.line for row in rows], columns)
+            self.cells += zip(ids, map(_cells, rows), strict=True)
+            changed = ((number, _changes(row)) for number, row in numbered if row.changes)
+            self.changes += [(number, changes) for number, changes in changed if changes]
+
+    def _add(
+        self, ids: Sequence[int], lines: Sequence[int], columns: Sequence[Sequence[str | None]]
+    ) -> None:
+        self.ids += ids
+        self.lines += lines
+        for column, values in zip(self.values, columns, strict=True):
+            column.extend(values)
 
     @property
     def follow_each_other(self) -> bool:
@@ -419,13 +426,8 @@ class Writing:
         devices: list[Sequence[object]] = [self._numbers_of(users), codes, *optional]
         made = self._insert(_NEW_DEVICE, devices) if self._are_new else 0
         self._are_new = made * 2 >= count
-        if made == count and valid.follow_each_other:
-            newest = int_of(self._db, "SELECT max(device) FROM devices")
-            new = newest - count + 1
-            to_id, to_line = valid.ids[0] - new, valid.lines[0] - new
-            found = {**values, "new": new, "newest": newest, "to_id": to_id, "to_line": to_line}
-            for statement in _STAGE_NEW:
-                self._db.execute(statement, found)
+        if made == count:
+            self._stage_new(valid, values)
         else:
             made += self._place(valid, devices)
             self._are_new = made * 2 >= count
@@ -433,6 +435,22 @@ class Writing:
                 self._db.execute(statement, values)
         self._db.executemany(_REMARK_CHANGE, valid.changes)
         self._stage_cells(valid, values)
+
+    def _stage_new(self, valid: _Valid, values: Mapping[str, int]) -> None:
+        """Write rows whose devices were made just now, one for each."""
+        count = len(valid.ids)
+        newest = int_of(self._db, "SELECT max(device) FROM devices")
+        new = newest - count + 1
+        if valid.follow_each_other:
+            to_id, to_line = valid.ids[0] - new, valid.lines[0] - new
+            found = {**values, "new": new, "newest": newest, "to_id": to_id, "to_line": to_line}
+            self._db.execute(_STAGE_NEW, found)
+        else:
+            alike = ([each] * count for each in (values["source"], 0, CODES[Status.STAGED]))
+            source, name, status = alike
+            devices = range(new, newest + 1)
+            self._insert(_STAGED_ROW, (valid.ids, devices, source, valid.lines, name, status))
+        self._db.execute(_NAME_NEW, values)
 
     def _place(self, valid: _Valid, devices: Sequence[Sequence[object]]) -> int:
         """Find or make the device of each row, and its name; return how many were made."""
