@@ -6,7 +6,7 @@ Pure: the table of row states in the design, row by row.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
@@ -224,6 +224,8 @@ class Again:
 
     backoff: bool
     retry_after_s: float = 0.0
+    why: str = field(default="", compare=False)
+    """What the device's trouble is, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912  # a table, one case a verdict
             if reason := too_long(attempt, max_wait_s):
                 return Halt(reason)
             if claim.attempts < max_attempts:
-                return Again(backoff=True, retry_after_s=after or 0.0)
+                return Again(backoff=True, retry_after_s=after or 0.0, why=attempt.said)
             return _exhausted(claim)
         case NoAnswer(under_way_s=under_way_s):
             return Park(under_way_s=under_way_s or 0.0)

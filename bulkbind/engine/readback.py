@@ -103,7 +103,8 @@ class Lists:
                     return listing if unreachable == patience else Again(backoff=False)
                 case Transient() | NoAnswer():
                     attempts += 1
-                    return listing if attempts >= self._send.max_attempts else Again(backoff=True)
+                    again = Again(backoff=True, why=attempt.said)
+                    return listing if attempts >= self._send.max_attempts else again
                 case _:
                     return listing
 

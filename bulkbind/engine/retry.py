@@ -66,6 +66,7 @@ class Retries:
         Raises: DrainedError when the run stops; whatever *once* raises.
         """
         earlier: list[Again] = [again]
+        why = ""
 
         async def attempt() -> T | Again:
             return earlier.pop() if earlier else await once()
@@ -73,7 +74,9 @@ class Retries:
         def wait(state: RetryCallState) -> float:
             outcome = state.outcome
             assert outcome is not None  # tenacity calls this after an attempt only
+            nonlocal why
             result = outcome.result()
+            why = result.why
             wait_s = self.wait_s(result, attempts())
             self.backed_off_s += wait_s if result.backoff else 0.0
             return wait_s
@@ -86,7 +89,7 @@ class Retries:
             if seconds <= 0:
                 await self._stop.sleep(self._clock, seconds)
                 return
-            with self._gate.time.waiting(TimeUse.BACKING_OFF, seconds):
+            with self._gate.time.waiting(TimeUse.BACKING_OFF, seconds, why=why):
                 await self._stop.sleep(self._clock, seconds)
 
         # No stop condition: the number of attempts is decided with the verdict.

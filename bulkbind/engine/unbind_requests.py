@@ -136,7 +136,8 @@ class UnbindRequests:
                 # It may have been carried out; sending it again does no harm.
                 item.attempts += 1
                 item.was_sent = True
-                return Again(backoff=True) if item.attempts < self._max_attempts else None
+                again = Again(backoff=True, why=attempt.said)
+                return again if item.attempts < self._max_attempts else None
             case Throttled() | ClockRefused() | Unreachable() | AuthExpired() | QuotaUsedUp():
                 return Again(backoff=False)
             case _ as never:

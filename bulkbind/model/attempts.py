@@ -153,6 +153,10 @@ TIMED_OUT = "timeout"
 """The code of an attempt whose answer did not come in time."""
 
 
+MOST_SAID = 80
+"""Characters of a server's message that are told in one line with more."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """One request and its result: created with the verdict, completed by the sender."""
@@ -180,6 +184,15 @@ class Attempt:
     """The gateway's id of the request, if it was not accepted and the answer gave one."""
     limits: tuple[ServerLimit, ...] = ()
     """The gateway's limits, as stated in the answer's headers."""
+
+    @property
+    def said(self) -> str:
+        """What the server answers, in words, or that no answer comes."""
+        words = " ".join(part for part in (self.code, self.message[:MOST_SAID]) if part)
+        if self.http_status is None:
+            return f"no answer comes ({words})" if words else "no answer comes"
+        answer = f"the server answers HTTP {self.http_status}"
+        return f"{answer} ({words})" if words else answer
 
     @property
     def under_way_s(self) -> float | None:

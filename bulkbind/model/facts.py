@@ -434,7 +434,7 @@ class RunFacts(Facts):
         0.0,
         adds,
         wait=Wait(
-            said="backing off after trouble of devices",
+            said="pausing before retries",
             metric="How long the last run only waited for devices' next attempts.",
             uses=(TimeUse.BACKING_OFF,),
         ),
@@ -484,7 +484,7 @@ class RunFacts(Facts):
         0.0,
         adds,
         wait=Wait(
-            said="of devices' own trouble, all added up",
+            said="in all",
             metric="How long devices of the last run waited after trouble of their own, added up.",
         ),
     )

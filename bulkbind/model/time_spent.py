@@ -53,18 +53,25 @@ class Hold:
         for_s: How long it takes; infinite where nobody knows.
         until: When it is over (monotonic seconds).
         rows: How many rows wait.
+        why: What made them, in words; may be empty.
     """
 
-    __slots__ = ("_time", "cause", "for_s", "rows", "until")
+    __slots__ = ("_time", "cause", "for_s", "rows", "until", "why")
 
     def __init__(
-        self, time: TimeSpent, cause: TimeUse, for_s: float = math.inf, rows: int = 1
+        self,
+        time: TimeSpent,
+        cause: TimeUse,
+        for_s: float = math.inf,
+        rows: int = 1,
+        why: str = "",
     ) -> None:
         self._time = time
         self.cause = cause
         self.for_s = for_s
         self.until = time.moment() + for_s
         self.rows = rows
+        self.why = why
 
     def __enter__(self) -> Self:
         self._time.add(self)
@@ -131,11 +138,13 @@ class TimeSpent:
         silent_after_s: Returns after how long a request under way is silent.
         silenced: Requests that have ended after they were silent.
         is_more_to_send: Whether rows in doubt are not waited for: others are sent meanwhile.
+        trouble: Why a device has to wait for its next attempt, as of the last one, in words.
     """
 
     __slots__ = (
         "_began", "_count", "_doubts", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at",
         "_since", "_unheard_at", "_were_doubtful", "is_more_to_send", "silenced", "silent_after_s",
+        "trouble",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -155,20 +164,24 @@ class TimeSpent:
         self._unheard_at = math.inf
         """When the first request left of those since the last answer; infinite: none has."""
         self.is_more_to_send = False
+        self.trouble = ""
         self.silent_after_s: Callable[[], float] = lambda: math.inf
 
     def moment(self) -> float:
         """Return the clock's time."""
         return self._now()
 
-    def waiting(self, cause: TimeUse, for_s: float = math.inf, rows: int = 1) -> Hold:
+    def waiting(
+        self, cause: TimeUse, for_s: float = math.inf, rows: int = 1, why: str = ""
+    ) -> Hold:
         """Return a context manager that holds a cause."""
-        return Hold(self, cause, for_s, rows)
+        return Hold(self, cause, for_s, rows, why)
 
     def add(self, hold: Hold) -> None:
         """Begin to wait."""
         self._book()
         self._holds[hold.cause][hold] = None
+        self.trouble = hold.why or self.trouble
         if hold.cause is TimeUse.BACKING_OFF and hold.for_s < math.inf:
             self._count += 1
             self._lengths.append(hold.for_s)

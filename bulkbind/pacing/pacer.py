@@ -425,14 +425,15 @@ class Pacer:
         """Return where the pace comes from."""
         learner, has = self.learner, self.time.seconds
         is_mute = self.flight.silent_s == math.inf
+        is_unheard = is_mute or self.is_away
         known = {
             "set by --rate": learner.per_s == self._cap_per_s,
             f"told by {learner.stated_by or 'the gateway'}": learner.is_stated,
             "learned from 429s": learner.has_learned,
             "a limit on requests in flight": self.flight.places.limit < math.inf,
             "learned by an earlier run": self._learned,
-            "refused for a while, no limit shown": self.throttled,
-            "no limit shown, as the endpoint was away": has(TimeUse.AWAY),
+            "the gateway has been refusing, its limit is not known": self.throttled,
+            "no limit shown, as the endpoint was away": is_unheard and has(TimeUse.AWAY),
             "no limit shown, as no answer came": is_mute and has(TimeUse.SILENT),
             "no limit met": True,
         }

@@ -81,7 +81,7 @@ def pace_text(
     """Return the rate, in the unit of the one that is allowed, the time taken, and what is left."""
     rate = rate_text(per_s, allowed_per_s or None, told.over_s if told else None)
     allowed = (
-        f" of {limit_text(allowed_per_s, told)} ({source})" if allowed_per_s else f", {source}"
+        f" of {limit_text(allowed_per_s, told)} ({source})" if allowed_per_s else f"; {source}"
     )
     parts = [f"{rate}{allowed}", f"{span_text(took_s)} so far"]
     parts += [f"about {span_text(left)} left"] if left is not None else []

@@ -363,7 +363,7 @@ def _waits(facts: RunFacts) -> list[tuple[str, str]]:
     told = [
         ("binds sent again after no answer came in time", f"{facts.requests_again:,}"),
         ("waited for answers that were long overdue", _seconds(facts.silent_s)),
-        ("devices waited after trouble of their own, all added up", _seconds(facts.retrying_s)),
+        ("devices waited before retries, in all", _seconds(facts.retrying_s)),
     ]
     return [(what, much) for what, much in told if much not in ("0", "0.00 s")]
 

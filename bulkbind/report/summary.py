@@ -378,12 +378,12 @@ def _pace(summary: RunSummary) -> list[str]:
         lines.append(f"sent by: {workers_at_end(facts.workers, facts.own_settled)}")
     if spent := time_text(facts):
         lines.append(f"time: {spent}")
-    aside = [
-        f"{seconds:,.1f} s {wait.said}"
-        for _, wait, seconds in facts.waits()
-        if not wait.uses and seconds is not None and seconds >= SHORTEST_SHOWN_S
-    ]
-    return lines + ([f"waited: {', '.join(aside)}"] if aside else [])
+    return lines + _retries(facts)
+
+
+def _retries(facts: RunFacts) -> list[str]:
+    is_worth_it = facts.retrying_s >= SHORTEST_SHOWN_S
+    return [f"retries: devices waited {facts.retrying_s:,.1f} s in all"] if is_worth_it else []
 
 
 def time_text(facts: RunFacts) -> str:

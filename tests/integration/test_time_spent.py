@@ -98,10 +98,14 @@ async def test_every_second_of_a_run_has_its_cause(bench, plans, cap, spent):
             ALL + ": the gateway refused 2 requests, and shows no limit",
         ),
         ([Unreachable()] * 4, ALL + ": https://x was away: connection refused"),
+        (
+            [Transient(retry_after_s=9.0)] * 4,
+            "nearly all of it spent pausing before retries: the server answers HTTP 200 (Transient",
+        ),
         ([None] * 9 + [SILENT], ALL + " for answers that were long overdue"),
         ([None, *[NoAnswer()] * 3], ALL + " until lists can settle doubt"),
     ],
-    ids=["told", "not told", "away", "silence", "doubt"],
+    ids=["told", "not told", "away", "errors", "silence", "doubt"],
 )  # fmt: skip
 async def test_a_stop_says_what_most_of_the_time_went_to(bench, plans, words):
     """In one clause, with the limit where it is known."""
@@ -161,6 +165,36 @@ async def test_a_silence_in_mid_run_is_silence_whatever_is_sent_to_see(bench):
     assert all("without an answer for" in words for words in said[5:]), said
     assert facts.in_flight_s + facts.paced_s <= 3.0 + 1.5
     assert facts.silent_s >= 7.0
+
+
+async def test_the_display_says_what_the_server_answers_instead(bench):
+    """And when it is tried again; the limit is not called unknown for an outage that is over."""
+    answer = bench.server._attempt
+
+    def attempt(verdict, sent_at):
+        made = answer(verdict, sent_at)
+        if isinstance(verdict, Transient):
+            made.http_status, made.code, made.message = 500, "13000001", "internal error"
+        return made
+
+    bench.server._attempt = attempt
+    bench.server.planned.extend([Unreachable()] + [Transient(retry_after_s=9.0)] * 2)
+    gauge = Gauge(bench.pacer, bench.clock)
+    seen: dict[str, str] = {}
+
+    async def watch():
+        while True:
+            seen.setdefault(gauge.waits(), gauge.source())
+            await bench.clock.sleep(0.5)
+
+    watching = asyncio.create_task(watch())
+    await bench.ran(devices(8))
+    watching.cancel()
+
+    words = "the server answers HTTP 500 (13000001 internal error); 1 device tried again at "
+    sources = [source for waits, source in seen.items() if waits.startswith(words)]
+    assert sources
+    assert set(sources) == {"no limit met"}
 
 
 async def test_what_was_never_reached_is_named(bench):

@@ -126,7 +126,9 @@ class Gauge:
         again, doubt = time.waits(TimeUse.BACKING_OFF).rows, time.waits(TimeUse.SETTLING).rows
         until = self._moment(max(0.0, self._patience_s() - last_s))
         found = {
-            TimeUse.BACKING_OFF: again and f"{counted(again, 'devices')} to be tried again",
+            TimeUse.BACKING_OFF: again
+            and f"{counted(again, 'devices')} to be tried again"
+            + (f": {time.trouble}" if time.trouble else ""),
             TimeUse.SETTLING: doubt and f"{counted(doubt, 'devices')} in doubt, to be looked up",
             TimeUse.SILENT: silent
             and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s, "
@@ -145,14 +147,17 @@ class Gauge:
             if self._pacer.is_away:
                 return f"the endpoint is away{self._why()}; tried again at {until}"
             is_refused = self._pacer.is_closed
-            return (
-                f"the gateway refuses (429) until {until}" if is_refused else f"paced until {until}"
-            )
+            return f"the gateway refuses (429) until {until}" if is_refused else self._paced(until)
         if self._pacer.is_away:
             return f"the endpoint is away{self._why()}; one request tries"
         if self._pacer.is_closed:
             return "the gateway refuses (429); one request tries"
         return self._waits_for_others()
+
+    def _paced(self, until: str) -> str:
+        pace = self._pacer.pace()
+        within = f", to keep within {limit_text(pace, self.told())}" if pace else ""
+        return f"next request at {until}{within}"
 
     def _waits_for_others(self) -> str:
         time = self._pacer.time
@@ -167,7 +172,9 @@ class Gauge:
             case TimeUse.BACKING_OFF as cause:
                 waits = time.waits(cause)
                 moment = self._moment(waits.left_s)
-                return f"{counted(waits.rows, 'devices')} sent again after trouble, by {moment}"
+                why = f"{time.trouble}; " if time.trouble else ""
+                by = "at" if waits.rows == 1 else "by"
+                return f"{why}{counted(waits.rows, 'devices')} tried again {by} {moment}"
             case TimeUse.SETTLING as cause:
                 waits = time.waits(cause)
                 rows = counted(waits.rows, "devices")
@@ -208,11 +215,17 @@ def where_time_went(pacer: Pacer, endpoint: str, trouble: str, *, has_answered: 
     return f"{part} of it spent {_spent(most, pacer, endpoint, trouble)}"
 
 
+def _said(cause: TimeUse) -> str:
+    return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
+
+
 def _spent(cause: TimeUse, pacer: Pacer, endpoint: str, trouble: str) -> str:
     if cause is TimeUse.AWAY:
         return f"waiting: {endpoint} was away" + (f": {trouble}" if trouble else "")
+    if cause is TimeUse.BACKING_OFF and pacer.time.trouble:
+        return f"{_said(cause)}: {pacer.time.trouble}"
     if cause is not TimeUse.CLOSED:
-        return next(wait.said for _, wait, _ in RunFacts().waits() if cause in wait.uses)
+        return _said(cause)
     per_s = pacer.pace()
     if per_s is None:
         refused = counted(pacer.throttled, "requests")

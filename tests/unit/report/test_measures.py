@@ -123,7 +123,7 @@ def test_one_thing_is_told_in_the_singular(count, text):
         (1.2, 5 / 60, "72/min of 5/min (told)  ·  8 s so far  ·  about 2 min left"),
         (5 / 60, 40.0, "5/min of 40/s (told)  ·  8 s so far  ·  about 2 min left"),
         (0.0, 40.0, "0/s of 40/s (told)  ·  8 s so far  ·  about 2 min left"),
-        (57.9, None, "57.9/s, told  ·  8 s so far  ·  about 2 min left"),
+        (57.9, None, "57.9/s; told  ·  8 s so far  ·  about 2 min left"),
     ],
 )
 def test_a_pace_is_told_in_the_unit_of_its_limit(per_s, allowed, text):
