@@ -5,14 +5,16 @@ fast as they go, and *SECONDS* (15) at a limit of 500/s, 64 in flight; at that, 
 machine send nothing. Scheduler and workers of the cluster are processes of their own, which are
 there before. Each figure is the difference between a run of many rows and one of few, so that no
 start counts: rows per second of sending, processor time of a row in the driver, and in all
-processes but nginx and the scheduler, which has nothing to do. Prints medians and writes JSON.
-Linux only.
+processes but nginx and the scheduler, which has nothing to do. Then, of the unlimited cluster,
+what a hundred million rows would take where each worker has a core of its own: hours of sending,
+how busy the driver is, and what goes over the network. Prints medians and writes JSON. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -24,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkbind.engine.workers import messages
+from bulkbind.model import Accepted, Attempt, Device
 from tests.benchmarks.bench import median, nginx, ran, say, write_json
 from tests.benchmarks.servers import Server, limit_req
 from tests.support.manifests import fleet, write_csv
@@ -47,6 +51,13 @@ QUIET = {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
 }
 """As in `samples/deploy/cluster/machines.sh`."""
+
+
+ON_PAPER = 100_000_000
+SLOW_PER_S = 5000.0
+"""A limit of a gateway, on paper."""
+ENVELOPE_BYTES = 28 + 29 + 52
+"""What Dask, TLS and TCP put around a message, at least."""
 
 
 @contextmanager
@@ -127,6 +138,38 @@ def measured(
     return Figures(rows / seconds, driver_s / rows * 1e3, all_s / rows * 1e3)
 
 
+def row_bytes() -> tuple[float, float]:
+    """Return the bytes of a row to a worker and back, where each is given half of all in flight."""
+    together = CONCURRENCY // WORKERS
+    devices = [Device(user, code, (name, system)) for code, user, name, system in fleet(together)]
+    bound = Accepted("1842812272691451648", "2026-11-27T22:00:00Z")
+    came = Attempt(bound, "0", "success", "a" * 58, 1.8e9, 0.001, 1.8e9, 1, http_status=200)
+    down = messages.frame([messages.After(0.0)])
+    down += messages.frame([messages.Order(1 << 24, 1, 10.0, devices)])
+    numbered = [((1 << 24) + number, came) for number in range(together)]
+    up = messages.frame([messages.Passed.of(numbered, is_ours=True)])
+    return (len(down) + ENVELOPE_BYTES) / together, (len(up) + ENVELOPE_BYTES) / together
+
+
+def paper(figures: Figures) -> Iterator[str]:
+    """Yield what many rows would take, from what one does."""
+    driver_ms, worker_ms = figures.driver_ms, figures.all_ms - figures.driver_ms
+    down, up = row_bytes()
+    yield (
+        f"{ON_PAPER:,} rows on paper: {down * ON_PAPER / 1e9:.0f} GB from the driver, "
+        f"{up * ON_PAPER / 1e9:.0f} GB to it"
+    )
+    for limit in (math.inf, SLOW_PER_S):
+        for workers in (1, 4, 16):
+            per_s = min(1e3 / driver_ms, workers * 1e3 / worker_ms, limit)
+            words = f"at {limit:,.0f}/s" if limit < math.inf else "no limit"
+            yield (
+                f"{words:<12}{workers:>3} workers{per_s:>9,.0f}/s{ON_PAPER / per_s / 3600:>7.1f} h"
+                f"  driver {per_s * driver_ms / 1e3:>4.0%} of a core"
+                f"  each worker {per_s * worker_ms / 1e3 / workers:>4.0%}"
+            )
+
+
 def main() -> None:
     """Measure three rounds unless told otherwise."""
     parser = argparse.ArgumentParser(description="A cluster beside workers and one process.")
@@ -160,17 +203,27 @@ def main() -> None:
         for way, figures_of in by_way.items():
             say(f"{name:<12}{way:<10}{_line(figures_of)}")
     say(f"wanted: {WANTED_MS} ms at {PER_S}/s through the cluster, in all")
+    if at_once := found["unlimited"].get("cluster"):
+        for line in paper(_medians(at_once)):
+            say(line)
     write_json("cluster", {"found": {
         name: {way: [asdict(each) for each in all_of] for way, all_of in by_way.items()}
         for name, by_way in found.items()
     }})  # fmt: skip
 
 
-def _line(figures: Sequence[Figures]) -> str:
-    per_s, driver_ms, all_ms = (
-        median([getattr(each, name) for each in figures]) for name in Figures.__slots__
+def _medians(figures: Sequence[Figures]) -> Figures:
+    return Figures(
+        *(median([getattr(each, name) for each in figures]) for name in Figures.__slots__)
     )
-    return f"{per_s:>10,.0f}/s  a row: driver {driver_ms:.3f} ms, in all {all_ms:.3f} ms"
+
+
+def _line(figures: Sequence[Figures]) -> str:
+    found = _medians(figures)
+    return (
+        f"{found.per_s:>10,.0f}/s  a row: driver {found.driver_ms:.3f} ms, "
+        f"in all {found.all_ms:.3f} ms"
+    )
 
 
 if __name__ == "__main__":
