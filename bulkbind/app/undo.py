@@ -203,7 +203,12 @@ class _Undoing:
         await self._settle_doubt()
         rows = await self._ledger.unbindings.stage_undo(self._run)
         settings, clock = self._session.settings, self._session.clock
-        gauge = Gauge(self._pacer, clock, "unbinding")
+        gauge = Gauge(
+            *(self._pacer, clock, "unbinding"),
+            patience_s=self._parts.api.patience_s,
+            list_patience_s=lambda: settings.api.list_timeout,
+            stop=self._session.stop,
+        )
         progress = Progress(
             rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
         )

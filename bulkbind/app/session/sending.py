@@ -191,6 +191,8 @@ class _Account:
             trouble=lambda: client.trouble,
             workers=self._workers,
             most_left=lambda: max(self.left_of.values(), default=0),
+            list_patience_s=lambda: settings.api.list_timeout,
+            stop=session.stop,
         )
         self.progress = Progress(
             rows, session.listener, clock, pacer.per_s, log_devices=settings.log.log_devices
@@ -253,7 +255,7 @@ class _Account:
         said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
         said.waits, said.waiting = gauge.waits(), gauge.waiting()
         said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
-        said.trouble = gauge.trouble()
+        said.trouble, said.stopping = gauge.trouble(), gauge.stopping()
         said.spent, said.to_do = self._spent(), self.progress.to_do
         await self._ledger.put_meta(LiveFacts.key, said.as_json())
 

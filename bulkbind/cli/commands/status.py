@@ -13,7 +13,7 @@ from bulkbind.model import RunState
 from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import verb
 from bulkbind.report import as_json, as_text
-from bulkbind.report.measures import moment, pace_text, workers_now
+from bulkbind.report.measures import moment, pace_text, span_text, workers_now
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
                 "allowed_per_s": found.live.allowed_per_s,
                 "waits": found.live.waits,
                 "trouble": found.live.trouble,
+                "stopping": found.live.stopping,
                 "took_s": round(found.took_s, 1),
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
                 "is_alive": found.is_alive,
@@ -63,8 +64,28 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
         print_lines(map(completed, [shown, *_lines(found, resume_of(found.summary, settings))]))
 
 
+def _now(found: RunStatus) -> list[str]:
+    """Return what its process does, as it said last."""
+    live = found.live
+    workers = [f"workers: {workers_now(live.spent.workers)}"] if live.spent.workers else []
+    if found.is_mute:
+        return [f"its process has said nothing for {span_text(found.said_s)}"]
+    if live.stopping:
+        return [f"stopping: {live.stopping}", *workers]
+    pace = pace_text(
+        found.per_s,
+        live.allowed_per_s,
+        live.source or "no limit met",
+        found.took_s,
+        found.left_s,
+        told=live.spent.pace_told,
+    )
+    waits = [f"waiting: {live.waits}"] if live.waits else []
+    return [pace, *workers, *waits, *([live.trouble] if live.trouble else [])]
+
+
 def _lines(found: RunStatus, goes_on: str) -> list[str]:
-    live, summary = found.live, found.summary
+    summary = found.summary
     lines = [
         f"ended: {found.done:,} of {summary.total:,}"
         + (f", the last at {moment(found.last_settled_at)}" if found.last_settled_at else "")
@@ -78,18 +99,7 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
     elif summary.state is RunState.STOPPED:
         lines += ["resume it with:", f"  {goes_on}"]
     elif found.is_sending:
-        pace = pace_text(
-            found.per_s,
-            live.allowed_per_s,
-            live.source or "no limit met",
-            found.took_s,
-            found.left_s,
-            told=live.spent.pace_told,
-        )
-        lines += [f"sending: {who}", pace]
-        lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
-        lines += [f"waiting: {live.waits}"] if live.waits else []
-        lines += [live.trouble] if live.trouble else []
+        lines += [f"sending: {who}", *_now(found)]
     if (gone := found.unbound_since) and not summary.undo:
         were = verb(gone, "was", "were")
         lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
