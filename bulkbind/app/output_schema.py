@@ -304,6 +304,7 @@ def status() -> Schema:
         "allowed_per_s": _number("requests per second allowed; null: no limit", may_lack=True),
         "waits": _text("why nothing is sent now; empty if something is"),
         "trouble": _text("what else does not go smoothly; empty if all does"),
+        "stopping": _text("why it is ending, and what it waits for; empty if it is not"),
         "took_s": _number("seconds since its process began to send; 0 if none does"),
         "left_s": _number("seconds left; null if not known", may_lack=True),
         "is_alive": {

@@ -248,7 +248,17 @@ class _Undoing:
     async def _unbind(self, gauge: Gauge) -> None:
         rows = await self._ledger.unbindings.stage_undo(self._run)
         settings, clock = self._session.settings, self._session.clock
+<<<<<<< HEAD
         progress = self._progress = Progress(
+=======
+        gauge = Gauge(
+            *(self._pacer, clock, "unbinding"),
+            patience_s=self._parts.api.patience_s,
+            list_patience_s=lambda: settings.api.list_timeout,
+            stop=self._session.stop,
+        )
+        progress = Progress(
+>>>>>>> h5
             rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
         )
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())

@@ -101,7 +101,10 @@ class LiveDisplay:
             ProgressBar(total=max(self._rows, 1), completed=done),
             Text(f"{done:,} / {self._rows:,}  {percent}"),
         )
-        lines: list[Table | Text] = [table, self._counts_line(), self._pace_line(done)]
+        lines: list[Table | Text] = [table, self._counts_line()]
+        if stopping := self._gauge.stopping():
+            return Group(*lines, _line(f"stopping: {stopping}", "yellow", width))
+        lines.append(self._pace_line(done))
         if workers := self._gauge.workers():
             lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():

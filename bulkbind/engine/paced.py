@@ -208,7 +208,7 @@ class Paced:
             listing = await self._client.list_devices(user_id, credential)
             return listing.attempt
 
-        attempt = await self._exchange(user_id, send)
+        attempt = await self._exchange(user_id, send, is_list=True)
         return listing or Listing(attempt, None)
 
     def unbind(self, item: Unbinding) -> Coroutine[Any, Any, Attempt]:
@@ -224,6 +224,8 @@ class Paced:
         user_id: str,
         send: Callable[[Credential], Awaitable[Attempt | None]],
         before: Callable[[], Awaitable[None] | None] | None = None,
+        *,
+        is_list: bool = False,
     ) -> Attempt:
         """Make one request, with a permit and a credential, and report what came of it."""
         while True:
@@ -242,6 +244,8 @@ class Paced:
             if credential is None:  # it expired while this request waited
                 self._gate.forget(permit)
                 continue
+            if is_list:
+                self._gate.time.asks_list(permit)
             attempt = await self._landed(permit, partial(send, credential), credential, user_id)
             if attempt is not None:  # else a worker could not send it
                 return attempt
@@ -301,7 +305,9 @@ class Paced:
             return (await self._client.list_devices(witness, credential)).attempt
 
         for _ in range(WITNESS_TRIES):
-            attempt = await self._reported(await self._gate.permit(witness), read())
+            permit = await self._gate.permit(witness)
+            self._gate.time.asks_list(permit)
+            attempt = await self._reported(permit, read())
             if isinstance(attempt.verdict, Accepted | AuthExpired):
                 return isinstance(attempt.verdict, Accepted)
         return False

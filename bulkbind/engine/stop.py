@@ -46,6 +46,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
+        self.gives_up_at = math.inf
+        """Until when, monotonic, what drains may go on; infinite: nothing drains."""
         self._event = asyncio.Event()
         self._waiting: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
@@ -286,6 +288,7 @@ async def draining(
 
 async def _watch(clock: Clock, stop: StopSignal, grace_s: float) -> None:
     await stop.wait()
+    stop.gives_up_at = clock.monotonic() + grace_s
     await clock.sleep(grace_s)
 
 

@@ -616,6 +616,8 @@ class LiveFacts(Facts):
     """What does not go smoothly, in words."""
     waits = Fact("")
     """Why nothing is sent now, in words; empty if something is."""
+    stopping = Fact("")
+    """Why the run is ending, and what it waits for, in words; empty while it is not."""
     waiting = Fact(Waits(), read=lambda stored: Waits(*stored or ()))
     """Rows that wait for a known time."""
     to_do = Fact[int | None](None)

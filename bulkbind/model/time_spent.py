@@ -142,9 +142,9 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_doubts", "_holds", "_lengths", "_now", "_out", "_seconds", "_sent_at",
-        "_since", "_unheard_at", "_were_doubtful", "is_more_to_send", "silenced", "silent_after_s",
-        "trouble",
+        "_began", "_count", "_doubts", "_holds", "_lengths", "_lists", "_now", "_out", "_seconds",
+        "_sent_at", "_since", "_unheard_at", "_were_doubtful", "is_more_to_send", "silenced",
+        "silent_after_s", "trouble",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -156,6 +156,8 @@ class TimeSpent:
         """What is waited for, by cause."""
         self._out: dict[int, float] = {}
         """When each request under way left, the earliest first."""
+        self._lists: set[int] = set()
+        """Those that ask for a list."""
         self._count = self._were_doubtful = self.silenced = 0
         self._lengths: deque[float] = deque(maxlen=SAMPLE)
         """How long the last of *_count* backoffs took."""
@@ -201,6 +203,10 @@ class TimeSpent:
         self._out[request] = self._sent_at = now
         self._unheard_at = min(self._unheard_at, now)
 
+    def asks_list(self, request: int) -> None:
+        """One that has left asks for a list."""
+        self._lists.add(request)
+
     def sent_along(self, request: int) -> None:
         """A request leaves along with the last one."""
         if self._out:
@@ -228,6 +234,7 @@ class TimeSpent:
         if now >= self._unheard_at + after_s or request == next(reversed(self._out)):
             self._book()  # else nothing is silent any sooner, or later
         del self._out[request]
+        self._lists.discard(request)
         if is_answered or not self._out or now < sent_at + after_s:
             self._unheard_at = math.inf
 
@@ -297,6 +304,11 @@ class TimeSpent:
         """How many requests have left and have not ended."""
         return len(self._out)
 
+    @property
+    def lists_under_way(self) -> int:
+        """How many of them ask for lists."""
+        return len(self._lists)
+
     def looked_up(self, seconds: float) -> None:
         """A row is in doubt no longer, which took so long where nothing else was to be sent.
 
@@ -326,3 +338,17 @@ class TimeSpent:
         now, after_s = self._now(), self.silent_after_s()
         ages = [now - sent_at for sent_at in self._out.values() if now - sent_at >= after_s]
         return (len(ages), ages[0], ages[-1]) if ages else (0, 0.0, 0.0)
+
+    def given_up_in(self, patience_s: float, list_patience_s: float) -> tuple[float, float]:
+        """Return in how many seconds the first and the last silent request is given up.
+
+        *patience_s*, *list_patience_s*: how long an answer, or a list, is waited for. Zeros where
+        none is silent.
+        """
+        now, after_s = self._now(), self.silent_after_s()
+        left_s = [
+            max(0.0, sent_at + (list_patience_s if request in self._lists else patience_s) - now)
+            for request, sent_at in self._out.items()
+            if now - sent_at >= after_s
+        ]
+        return (min(left_s), max(left_s)) if left_s else (0.0, 0.0)

@@ -110,6 +110,35 @@ async def test_what_was_before_a_limit_was_known_says_nothing_of_later(sending):
     )  # 15 or 16 rows, as the last five are in doubt
 
 
+async def test_a_run_that_is_ending_says_so_instead_of_a_rate(sending):
+    """A rate of before and a time left by it would tell of what is not sent any more."""
+    with closing(sqlite3.connect(sending.path)) as db:
+        (text,) = db.execute("SELECT value FROM meta WHERE key = 'live'").fetchone()
+        said = "interrupted (SIGINT); waits for 3 answers, until 12:00:28"
+        ending = json.loads(text) | {"stopping": said, "is_blocked": True}
+        db.execute("UPDATE meta SET value = ? WHERE key = 'live'", (json.dumps(ending),))
+        db.commit()
+    found = told(sending)
+
+    assert found.left_s is None
+    assert _lines(found, "resume it with")[1:] == [
+        "sending: pid 1 on here",
+        f"stopping: {said}",
+    ]
+
+
+async def test_a_process_that_says_nothing_is_told_so(sending):
+    """It is suspended, or hangs: neither its last words nor a rate are true any more."""
+    assert not told(sending, after_s=4.0).is_mute
+    found = told(sending, after_s=15.0)
+
+    assert found.left_s is None
+    assert _lines(found, "resume it with")[1:] == [
+        "sending: pid 1 on here",
+        "its process has said nothing for 19 s",
+    ]
+
+
 async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     """What its process said last, and what it spent, in the lines of the summary."""
     found = told(sending)

@@ -140,6 +140,47 @@ async def test_a_row_without_an_answer_at_the_end_says_why_the_run_ended(bench):
     assert row.detail == "no answer had come when the run ended: the deadline of 2s has come"
 
 
+async def test_a_run_that_is_ending_says_why_and_for_what_it_waits(bench):
+    """With the end of the grace, and without a time left that a rate would tell."""
+    bench.server.server_time = lambda: None
+    bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 10.0)
+    bench.send = SendSettings(concurrency=4, grace=8.0)
+    bench.server.planned.extend([None, MUTE, MUTE, LOST, Refused()])
+    gauge = Gauge(bench.pacer, bench.clock, stop=bench.stop)
+    seen: list[tuple[str, bool]] = [(gauge.stopping(), gauge.is_blocked())]
+
+    async def deadline():
+        while len(bench.server.binds) < 6:
+            await bench.clock.sleep(0.1)
+        bench.stop.set(StopReason("the deadline of 2s has come; most of it spent sending"))
+        await bench.clock.sleep(1.0)
+        seen.append((gauge.stopping(), gauge.is_blocked()))
+        seen.append((f"{bench.clock.utc_now().astimezone() + timedelta(seconds=7):%H:%M}", True))
+
+    stopping = asyncio.create_task(deadline())
+    await bench.ran(devices(50))
+    await stopping
+
+    (before, said, (until, _)) = seen
+    assert before == ("", False)
+    words = "the deadline of 2s has come; waits for 2 answers, until "
+    assert said[0].startswith(words + until), said
+    assert said[1]
+
+
+async def test_a_list_is_waited_for_as_long_as_lists_are(bench):
+    """It may take longer than a bind: what is told is not over before."""
+    gauge = Gauge(bench.pacer, bench.clock, patience_s=lambda: 15.0, list_patience_s=lambda: 60.0)
+    permit = await bench.pacer.permit("u")
+    bench.pacer.time.asks_list(permit)
+    gives_up_at = bench.clock.utc_now().astimezone() + timedelta(seconds=60)
+    await bench.clock.sleep(20.0)
+
+    assert gauge.waits().endswith(f"given up from {gives_up_at:%H:%M:%S} on")
+    bench.pacer.forget(permit)
+    assert bench.pacer.time.lists_under_way == 0
+
+
 async def test_a_silence_in_mid_run_is_silence_whatever_is_sent_to_see(bench):
     """One request a second goes out all the while, and none brings an answer; nor do time-outs."""
     bench.pacer = bench.server.pacer = Pacer(bench.clock, bench.stop, 30.0)

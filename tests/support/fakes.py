@@ -246,6 +246,7 @@ class FakeServer:
 
     async def list_devices(self, user_id: str) -> Listing:
         permit = await self.pacer.permit(user_id)
+        self.pacer.time.asks_list(permit)
         sent_at = self._now()
         self.lists[user_id] += 1
         await self.clock.sleep(self.latency_s)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
 from bulkbind.model import RunFacts, TimeUse, Told, Waits
+from bulkbind.model.fields import enumeration
 from bulkbind.model.wording import counted
 from bulkbind.report.measures import limit_text
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bulkbind.clock import Clock
+    from bulkbind.engine import StopSignal
     from bulkbind.model import WorkerState
     from bulkbind.pacing import Pacer
 
@@ -38,8 +40,10 @@ class Gauge:
         trouble: Callable[[], str] = lambda: "",
         workers: Callable[[], Sequence[WorkerState]] = lambda: (),
         most_left: Callable[[], int] = lambda: 0,
+        list_patience_s: Callable[[], float] = lambda: 0.0,
+        stop: StopSignal | None = None,
     ) -> None:
-        """*patience_s*: returns for how long an answer is waited for.
+        """*patience_s*, *list_patience_s*: return for how long an answer, a list, is waited for.
 
         *trouble*: returns why there was no connection the last time. *workers*: returns how the
         processes that send are doing. *most_left*: returns how many rows one user has left, at
@@ -49,7 +53,8 @@ class Gauge:
         self.workers = workers
         self._trouble = trouble
         self._pacer = pacer
-        self._patience_s = patience_s
+        self._patience_s, self._list_patience_s = patience_s, list_patience_s
+        self._stop = stop
         self._clock = clock
         self.what = what
         """`binding` or `unbinding`."""
@@ -113,18 +118,39 @@ class Gauge:
     def is_blocked(self) -> bool:
         """Return whether nobody may send, and nobody knows for how long.
 
-        The operator said so, the endpoint is away, or the gateway refuses and has shown no limit.
+        The operator said so, the endpoint is away, the gateway refuses and has shown no limit, or
+        the run is ending.
         """
         pacer = self._pacer
         is_refused = pacer.is_closed and pacer.per_s() is None
-        return pacer.is_paused or pacer.is_away or is_refused
+        return pacer.is_paused or pacer.is_away or is_refused or bool(self.stopping())
+
+    def stopping(self) -> str:
+        """Return why the run is ending, and what it still waits for; empty while it is not."""
+        reason = self._stop.reason if self._stop else None
+        if self._stop is None or reason is None:
+            return ""
+        time = self._pacer.time
+        lists, doubtful = time.lists_under_way, time.waits(TimeUse.SETTLING).rows
+        answers = time.under_way - lists
+        awaited = [
+            *([counted(answers, "answers")] if answers else []),
+            *([counted(lists, "lists")] if lists else []),
+            *([f"the lists of {counted(doubtful, 'devices')}"] if doubtful else []),
+        ]
+        why = reason.text.partition(";")[0]
+        if not awaited:
+            return why
+        left_s = self._stop.gives_up_at - self._clock.monotonic()
+        until = f", until {self._moment(max(0.0, left_s))}" if left_s < math.inf else ""
+        return f"{why}; waits for {enumeration(*awaited, last='and')}{until}"
 
     def trouble(self) -> str:
         """Return what else does not go smoothly, beside `waits`, in words; empty if all does."""
         time = self._pacer.time
-        silent, first_s, last_s = time.silent()
+        silent, first_s, _ = time.silent()
         again, doubt = time.waits(TimeUse.BACKING_OFF).rows, time.waits(TimeUse.SETTLING).rows
-        until = self._moment(max(0.0, self._patience_s() - last_s))
+        until = self._moment(self._given_up_in()[1])
         found = {
             TimeUse.BACKING_OFF: again
             and f"{counted(again, 'devices')} to be tried again"
@@ -164,7 +190,7 @@ class Gauge:
         match time.now():
             case TimeUse.SILENT:
                 count, first_s, _ = time.silent()
-                until = self._moment(max(0.0, self._patience_s() - first_s))
+                until = self._moment(self._given_up_in()[0])
                 what = f"{counted(count, 'requests')} without an answer for {first_s:.0f} s"
                 return f"{what}, given up from {until} on"
             case TimeUse.CREDENTIALS:
@@ -181,6 +207,9 @@ class Gauge:
                 return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
             case _:
                 return ""
+
+    def _given_up_in(self) -> tuple[float, float]:
+        return self._pacer.time.given_up_in(self._patience_s(), self._list_patience_s())
 
     def _why(self) -> str:
         trouble = self._trouble()

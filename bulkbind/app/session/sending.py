@@ -202,6 +202,8 @@ class _Account:
             trouble=lambda: client.trouble,
             workers=self._workers,
             most_left=lambda: max(self.left_of.values(), default=0),
+            list_patience_s=lambda: settings.api.list_timeout,
+            stop=session.stop,
         )
         self.progress = Progress(
             rows, session.listener, clock, pacer.per_s, log_devices=settings.log.log_devices
@@ -259,7 +261,16 @@ class _Account:
     async def tell(self) -> None:
         """Keep in the ledger how the sending is doing, for `status` and after a crash."""
         await self._ledger.flushed()  # `status` counts what ends later than this was said
+<<<<<<< HEAD
         said = live_facts(self._run, self._began_at, iso(self._clock.utc_now()), self._gauge)
+=======
+        gauge, said = self._gauge, LiveFacts()
+        said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
+        said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
+        said.waits, said.waiting = gauge.waits(), gauge.waiting()
+        said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
+        said.trouble, said.stopping = gauge.trouble(), gauge.stopping()
+>>>>>>> h5
         said.spent, said.to_do = self._spent(), self.progress.to_do
         await self._ledger.put_meta(LiveFacts.key, said.as_json())
 

@@ -13,7 +13,7 @@ from bulkbind.model import RunState
 from bulkbind.model.results import CUT_OFF
 from bulkbind.model.wording import verb
 from bulkbind.report import as_json, as_text
-from bulkbind.report.measures import moment, pace_text, workers_now
+from bulkbind.report.measures import moment, pace_text, span_text, workers_now
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
                 "allowed_per_s": found.live.allowed_per_s,
                 "waits": found.live.waits,
                 "trouble": found.live.trouble,
+                "stopping": found.live.stopping,
                 "took_s": round(found.took_s, 1),
                 "left_s": None if found.left_s is None else round(found.left_s, 1),
                 "is_alive": found.is_alive,
@@ -63,6 +64,26 @@ def command(run_id: str | None, *, as_json_: bool, **given: Any) -> None:
         same = same_as(found.summary, settings)
         told = [shown, *_lines(found, resume_of(found.summary, settings))]
         print_lines(completed(text, same=same) for text in told)
+
+
+def _now(found: RunStatus) -> list[str]:
+    """Return what its process does, as it said last."""
+    live = found.live
+    workers = [f"workers: {workers_now(live.spent.workers)}"] if live.spent.workers else []
+    if found.is_mute:
+        return [f"its process has said nothing for {span_text(found.said_s)}"]
+    if live.stopping:
+        return [f"stopping: {live.stopping}", *workers]
+    pace = pace_text(
+        found.per_s,
+        live.allowed_per_s,
+        live.source or "no limit met",
+        found.took_s,
+        found.left_s,
+        told=live.spent.pace_told,
+    )
+    waits = [f"waiting: {live.waits}"] if live.waits else []
+    return [pace, *workers, *waits, *([live.trouble] if live.trouble else [])]
 
 
 def _lines(found: RunStatus, goes_on: str) -> list[str]:
@@ -80,9 +101,13 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
     elif summary.state is RunState.STOPPED:
         lines += ["resume it with:", f"  {goes_on}"]
     elif found.is_sending:
+<<<<<<< HEAD
         lines += [f"sending: {who}", *_pace(found)]
     if found.is_undoing:
         lines += [f"undoing: {who}", *_pace(found)]
+=======
+        lines += [f"sending: {who}", *_now(found)]
+>>>>>>> h5
     if (gone := found.unbound_since) and not summary.undo:
         were = verb(gone, "was", "were")
         lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
