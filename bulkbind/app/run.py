@@ -335,7 +335,7 @@ def _not_to_resume(db: View, path: Path, run_id: str | None, other: str | None) 
         )
     left = any(summary.counts.get(status) for status in COMES_BACK)
     to_do = (
-        f"what it left is in its failed.csv: fix that, and {does} it; or {anew}"
+        f"what it left is in its failed file: fix that, and {does} it; or {anew}"
         if left
         else f"none of its rows is left to fix or try again; {anew} goes through them anew"
     )
