@@ -69,7 +69,9 @@ from bulkbind.model import (
     UnbindKind,
 )
 from bulkbind.model.wording import counted, share, verb
+from bulkbind.pacing import Left
 from bulkbind.redaction import line, lines
+from bulkbind.report.measures import left_to_others
 from bulkbind.report.problem_text import MOST_LINES, problem_lines
 from bulkbind.threads import in_thread
 
@@ -174,9 +176,13 @@ def _rate(db: View, settings: Settings) -> tuple[float | None, str]:
     if known is None:
         met = "no run was long enough to tell" if has_met(db) else "no run has met this gateway yet"
         return (cap, "set by --rate") if cap else (None, met)
-    if cap and cap <= known.per_s:
+    left = Left(settings.send.share or 1.0, settings.send.reserve or 0.0)
+    per_s = left.of(known.per_s) if known.is_limit else known.per_s
+    if cap and cap <= per_s:
         return cap, "set by --rate"
-    return known.per_s, f"run {known.run_id}: {known.source}"
+    others = left_to_others(left.share, left.per_s) if known.is_limit else ""
+    of_run = f"run {known.run_id}: " if known.run_id else ""
+    return per_s, f"{of_run}{known.source}{others}"
 
 
 def refuse_moved(plan: Plan, wanted: Plan | None) -> None:
@@ -335,7 +341,7 @@ def _not_to_resume(db: View, path: Path, run_id: str | None, other: str | None) 
         )
     left = any(summary.counts.get(status) for status in COMES_BACK)
     to_do = (
-        f"what it left is in its failed.csv: fix that, and {does} it; or {anew}"
+        f"what it left is in its failed file: fix that, and {does} it; or {anew}"
         if left
         else f"none of its rows is left to fix or try again; {anew} goes through them anew"
     )

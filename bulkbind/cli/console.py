@@ -14,7 +14,7 @@ import click
 from bulkbind.app.session.listener import Listener
 from bulkbind.cli.colours import painted
 from bulkbind.cli.consent import target_of
-from bulkbind.cli.here import again, command, completed
+from bulkbind.cli.here import again, command, completed, fitting
 from bulkbind.clock import SystemClock
 from bulkbind.errors import DeclinedError, ExitCode, InterruptedRunError, UsageError
 from bulkbind.logs import has_colours, is_terminal, logger
@@ -101,13 +101,13 @@ def _fitted(text: str, terminal: TextIO) -> str:
 def say_hint(hint: str) -> None:
     """Write what to do next, if anything, below an empty line."""
     if hint:
-        say(Lines(f"\nhint: {completed(hint)}"))
+        say(Lines(f"\nhint: {completed(fitting(hint))}"))
 
 
 def fail(text: str, hint: str = "", exit_code: int = ExitCode.NOT_STARTED) -> None:
     """Print why a command failed, and what to do next."""
     if _logs_only:
-        hint = completed(hint)
+        hint = completed(fitting(hint))
         logger().error("command.failed", error=text, hint=hint, exit_code=int(exit_code))
         return
     prefix = "" if exit_code == ExitCode.DECLINED else "error: "

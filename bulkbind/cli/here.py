@@ -78,6 +78,20 @@ def completed(
     return Lines(_WRITTEN.sub(whole, shown).replace(SAME, same))
 
 
+def fitting(hint: str) -> str:
+    """Return a hint without the clauses that begin with an option which the command at hand lacks.
+
+    One where nothing would be left stays as it is.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return hint
+    known = {flag for param in context.command.params for flag in param.opts}
+    clauses = hint.split("; ")
+    fit = [each for each in clauses if not (flag := _FLAG.match(each)) or flag[0] in known]
+    return "; ".join(fit) or hint
+
+
 def command(
     words: Sequence[str], *, without: Collection[str] = (), is_absolute: bool = False
 ) -> str:

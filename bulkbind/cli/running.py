@@ -18,7 +18,7 @@ from bulkbind import logs
 from bulkbind.app.loop import loop_factory
 from bulkbind.cli import console
 from bulkbind.cli.console import for_stream, say
-from bulkbind.cli.here import completed
+from bulkbind.cli.here import completed, fitting
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
@@ -61,7 +61,7 @@ def print_failure(message: str, hint: str, exit_code: int) -> None:
     given = context.params if context else {}
     is_json = given.get("as_json") or given.get("as_json_")
     if is_json if context else "--json" in sys.argv:  # a command line that cannot be parsed
-        told = {"error": message, "hint": completed(hint), "exit_code": int(exit_code)}
+        told = {"error": message, "hint": completed(fitting(hint)), "exit_code": int(exit_code)}
         with contextlib.suppress(OSError):
             print_lines([json_text(told, indent=None)])
 

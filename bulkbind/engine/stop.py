@@ -246,7 +246,7 @@ class Breaker:
                 StopReason(
                     share(self._failed, self._ended, "devices", "has", "have")
                     + f" failed, which is as many as --max-failures {self._limit} allows",
-                    hint="failed.csv tells why; what has not been sent stays pending",
+                    hint="the failed file tells why; what has not been sent stays pending",
                 )
             )
 

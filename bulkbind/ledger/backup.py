@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkbind.errors import LedgerError
 from bulkbind.files import create, make_folder, sync
-from bulkbind.ledger.lock import FREE, refused
+from bulkbind.ledger.lock import ELSEWHERE, FREE, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,14 +27,17 @@ def bytes_of(db: sqlite3.Connection) -> int:
     return pages * page_bytes
 
 
-def need_room(folder: Path, needed: int, what: str) -> None:
-    """Check that a folder's disk has room. Raises: LedgerError."""
+_ANOTHER = "or name another file for the copy"
+
+
+def need_room(folder: Path, needed: int, what: str, elsewhere: str = ELSEWHERE) -> None:
+    """Check that a folder's disk has room. *elsewhere*: as `refused`. Raises: LedgerError."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise LedgerError(
             f"{what} needs {needed / 1e6:,.1f} MB of disk in {folder}, "
             f"{free / 1e6:,.1f} MB are free",
-            hint=FREE,
+            hint=FREE.replace(ELSEWHERE, elsewhere),
         )
 
 
@@ -61,11 +64,12 @@ def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) 
     """
     part = target.with_name(f".{target.name}.part")
     what = f"backup {target} cannot be written"
+    elsewhere = ELSEWHERE if may_replace else _ANOTHER  # else it stands beside its ledger
     if target.exists() and not may_replace:
         raise LedgerError(f"{what}: it exists", hint="name a new file: a backup replaces nothing")
     try:
         make_folder(target.parent)
-        need_room(target.parent, bytes_of(db), f"backup {target}")
+        need_room(target.parent, bytes_of(db), f"backup {target}", elsewhere)
         delete_database(part)  # of one that was killed
         copy_database(db, part)
         if may_replace:
@@ -74,7 +78,7 @@ def back_up(db: sqlite3.Connection, target: Path, *, may_replace: bool = False) 
             os.link(part, target)
         return target.stat().st_size
     except OSError as error:
-        raise refused(what, error) from error
+        raise refused(what, error, elsewhere) from error
     finally:
         delete_database(part)
 

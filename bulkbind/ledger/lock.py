@@ -51,10 +51,15 @@ _ONE_LOCK = struct.Struct("@hhqqi0q")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def refused(what: str, error: OSError) -> LedgerError:
-    """Return the error for a file that the operating system does not let us use."""
+def refused(what: str, error: OSError, elsewhere: str = ELSEWHERE) -> LedgerError:
+    """Return the error for a file that the operating system does not let us use.
+
+    *elsewhere*: what else the operator may choose, if it is not the ledger.
+    """
     hint = _HINTS.get(error.errno or 0, ELSEWHERE[3:])
-    return LedgerError(f"{what}: {error.strerror}", hint=hint)
+    of_folder = _FOLDER if elsewhere == ELSEWHERE else f"it is a folder: {elsewhere[3:]}"
+    hint = hint.replace(ELSEWHERE, elsewhere).replace(ELSEWHERE[3:], elsewhere[3:])
+    return LedgerError(f"{what}: {error.strerror}", hint=hint.replace(_FOLDER, of_folder))
 
 
 @dataclass(slots=True)

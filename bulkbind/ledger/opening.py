@@ -18,7 +18,7 @@ from bulkbind.ledger import versions
 from bulkbind.ledger.lock import ELSEWHERE, FREE, READ_ONLY, RIGHTS, LedgerLock, refused
 from bulkbind.ledger.store import OPEN, RUN_SHIFT, get_meta, int_of, put_meta, sql_list, transaction
 from bulkbind.ledger.versions import APPLICATION_ID, VERSION
-from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, Unreachable
+from bulkbind.model import IS_BOUND, IS_OPEN, IS_UNCONFIRMED, LiveFacts, RunFacts, Unreachable
 from bulkbind.settings import ledger_name
 
 if TYPE_CHECKING:
@@ -313,6 +313,8 @@ INSERT INTO runs (run, run_id, kind, state, digest, created_at, operator, host, 
 SELECT run, run_id, kind, state, digest, created_at, operator, host, pid, version, '{{}}', facts,
        superseded_by
   FROM known.runs WHERE state NOT IN {sql_list(IS_UNCONFIRMED)};
+INSERT OR REPLACE INTO meta
+SELECT * FROM known.meta WHERE key IN ('{LiveFacts.key}', '{RunFacts.limit.name}');
 INSERT INTO users SELECT * FROM known.users;
 INSERT INTO devices SELECT * FROM known.devices;
 INSERT INTO names SELECT * FROM known.names;

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from bulkbind.ledger import transitions, unbinding
+from bulkbind.ledger.runs import live_facts
 from bulkbind.ledger.scopes import LeaverReader
 from bulkbind.ledger.store import (
     CODES,
@@ -20,6 +21,7 @@ from bulkbind.ledger.store import (
     OfRun,
     View,
     codes,
+    get_meta,
     int_of,
     of_status,
     optional_of,
@@ -395,8 +397,11 @@ class LearnedPace(NamedTuple):
     """The speed of an earlier run."""
 
     run_id: str
+    """Empty: it is not known any more."""
     per_s: float
     source: str
+    is_limit: bool = False
+    """Whether it is the gateway's limit, of which some may be left to others."""
 
 
 def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
@@ -406,18 +411,25 @@ def last_pace(db: sqlite3.Connection) -> LearnedPace | None:
         "ORDER BY run DESC LIMIT 20"
     ).fetchall()
     earlier = [(run_id, RunFacts(json.loads(text))) for run_id, text in found]
+    if live := live_facts(db):  # beside a run that sends
+        found = db.execute("SELECT run_id FROM runs WHERE run = ?", (live.run,)).fetchall()
+        earlier[:0] = [(run_id, live.spent) for (run_id,) in found]
     for run_id, facts in earlier:
         if facts.rate_scope == "x-user-id":
             continue  # these are per user
         for per_s in (facts.limit_per_s, facts.pace_per_s):
             if per_s is not None and per_s > 0:
-                return LearnedPace(run_id, float(per_s), facts.pace_from or "learned")
+                is_limit = per_s == facts.limit_per_s
+                return LearnedPace(run_id, float(per_s), facts.pace_from or "learned", is_limit)
     for run_id, facts in earlier:
         if facts.requests >= LEAST_REQUESTS and facts.sending_s > 0:
             is_per_user = facts.rate_scope == "x-user-id"
             why = "each user has a limit" if is_per_user else "no limit was met"
             per_s = facts.requests / facts.sending_s
             return LearnedPace(run_id, per_s, f"as fast as it went; {why}")
+    match get_meta(db, RunFacts.limit.name):  # it outlives the runs, which may be pruned
+        case {"per_s": int() | float() as per_s} if per_s > 0:
+            return LearnedPace("", float(per_s), "learned by an earlier run", is_limit=True)
     return None
 
 
@@ -428,4 +440,5 @@ def has_bindings(db: sqlite3.Connection) -> bool:
 
 def has_met(db: sqlite3.Connection) -> bool:
     """Return whether any run of the ledger has sent anything."""
-    return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)"))
+    has_sent = int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)")
+    return bool(has_sent) or live_facts(db).spent.requests > 0

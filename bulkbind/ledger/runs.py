@@ -5,6 +5,8 @@ Each function runs inside the caller's transaction.
 
 from __future__ import annotations
 
+import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from bulkbind.clock import iso
@@ -24,6 +26,7 @@ from bulkbind.model import CAN_RESUME, IS_PENDING, LiveFacts, RunFacts, RunState
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
     from datetime import datetime
 
 
@@ -58,9 +61,15 @@ def add_facts(db: sqlite3.Connection, run: int, facts: RunFacts) -> None:
     put_facts(db, "runs", run, get_facts(db, "runs", run).merge(facts))
 
 
-def start(db: sqlite3.Connection, run: int) -> None:
-    """Record that the run is sending."""
+def start(
+    db: sqlite3.Connection, run: int, settings: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Record that the run is sending. *settings*: those that are others than before."""
     keep_live(db)
+    if settings:
+        (before,) = db.execute("SELECT settings FROM runs WHERE run = ?", (run,)).fetchone()
+        held = json.dumps({**json.loads(before), **settings})
+        db.execute("UPDATE runs SET settings = ? WHERE run = ?", (held, run))
     db.execute(
         "UPDATE runs SET state = ?, ended_at = NULL, stop_reason = NULL WHERE run = ?",
         (RunState.SENDING, run),

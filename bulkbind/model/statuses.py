@@ -181,13 +181,13 @@ class Status(Described):
     INVALID = "invalid", RowFacts(
         meaning="breaks a rule, never sent", planned=PlanWord.INVALID, tone="bad2",
         comes_back=True, is_bound=False,
-        to_do="fix the cell that the reason names, in failed.csv or at its source",
+        to_do="fix the cell that the reason names, in its failed file or at its source",
     )  # fmt: skip
     FAILED = "failed", RowFacts(
         meaning="the server said no, all attempts were used up, or a known binding has vanished",
         planned=PlanWord.FAILED, tone="bad", comes_back=True, is_bound=False,
-        to_do="fix the row, or run failed.csv once more as it is",
-        to_do_unbinding="fix the row, or `unbind` failed.csv as it is; `run` would bind it",
+        to_do="fix the row, or run its failed file once more as it is",
+        to_do_unbinding="fix the row, or `unbind` its failed file as it is; `run` would bind it",
     )  # fmt: skip
     IN_DOUBT = "in_doubt", RowFacts(
         meaning="sent, no answer came, and no list of its user has settled it yet",

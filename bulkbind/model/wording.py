@@ -35,8 +35,8 @@ class _Code(NamedTuple):
     to_do: str
 
 
-_ROOM = "give that user room in their cloud space, then run failed.csv"
-_OPEN = "let that user open their cloud space, then run failed.csv"
+_ROOM = "give that user room in their cloud space, then run the failed file"
+_OPEN = "let that user open their cloud space, then run the failed file"
 _CODES = {
     "13000101": _Code("a parameter is not accepted", ""),
     "13000102": _Code("a parameter is not accepted", ""),
@@ -45,7 +45,7 @@ _CODES = {
     "13000311": _Code("the user's cloud space is full", _ROOM),
     "13000410": _Code(
         "this user has no right to the cloud space",
-        "give that user the right, or fix the user id, then run failed.csv",
+        "give that user the right, or fix the user id, then run the failed file",
     ),
     "13000412": _Code("the user's cloud space is not activated", _OPEN),
 }

@@ -440,6 +440,10 @@ class Pacer:
         scope = "for each user, " if self.traffic.per_user else ""
         return scope + next(source for source, is_so in known.items() if is_so)
 
+    def left(self) -> Left | None:
+        """Return what of the limit is left to others; None: nothing, or --rate is less."""
+        return None if self.learner.per_s == self._cap_per_s else self.learner.left
+
     def limit(self) -> Limit | None:
         """Return the limit that the gateway has shown or stated in this run; None: it has not."""
         per_s = self.learner.limit_per_s()

@@ -270,6 +270,11 @@ class Pace:
             return LATE_S
         return SPACED_LATE_S if self.is_stated else max(0.0, SPACED_LATE_S - 1.0 / self.per_s)
 
+    @property
+    def left(self) -> Left | None:
+        """What of the limit is left to others; None while nothing is."""
+        return None if self._used is self._leg else self._left
+
     def limit_per_s(self) -> float | None:
         """Return the limit as the gateway has shown or stated it in this run; None: it has not."""
         if not self.has_learned:

@@ -69,6 +69,16 @@ def limit_text(per_s: float, told: Told | None = None) -> str:
     return rate_text(told.limit / told.over_s, None, told.over_s) if told else rate_text(per_s)
 
 
+def left_to_others(share: float, per_s: float) -> str:
+    """Return what of a limit is left to others, to stand behind where it comes from; or nothing.
+
+    *share*: so much of it is used; *per_s*: so much less.
+    """
+    parts = [f"{1 - share:.0%}"] if share < 1 else []
+    parts += [rate_text(per_s)] if per_s else []
+    return f", less the {' and '.join(parts)} left to others" if parts else ""
+
+
 def pace_text(
     per_s: float,
     allowed_per_s: float | None,

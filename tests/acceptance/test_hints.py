@@ -67,6 +67,20 @@ def test_a_stopped_run_is_gone_on_with(home):
     assert "failed.csv" not in over.stderr
 
 
+def test_a_run_is_gone_on_with_as_it_was_told_last(home):
+    """What its first life was told, and its last was not, is not offered by `status` either."""
+    with sandbox(home=home) as url:
+        first = ("the fleet.csv", *place(url), "--first", "1", "--max-failures", "300")
+        called("run", *first, home=home, check=3)
+        last = called("resume", *place(url), "--first", "1", "--rate", "800", home=home, check=3)
+        told = called("status", *place(url)[:-2], home=home)
+
+    for text in (last.stderr, told.stdout):
+        words = pasted(text, "resume")
+        assert words[words.index("--rate") + 1] == "800"
+        assert "--max-failures" not in words
+
+
 def test_what_did_not_leave_is_tried_again_by_the_run_that_is_named(home):
     """`status` and `report` name the run's command with what it was told, not themselves."""
     state = ("--state", str(home / "state.jsonl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -71,6 +72,32 @@ def test_a_copy_that_fails_leaves_nothing(path, tmp_path, monkeypatch):
 
     beside = {"ledger.db", "ledger.db-wal", "ledger.db-shm"}  # what a reader leaves
     assert {file.name for file in tmp_path.iterdir()} <= beside
+
+
+def test_what_else_to_do_is_about_the_copy_not_the_ledger(path, tmp_path, monkeypatch):
+    """`--ledger` names what is copied; beside an upgraded ledger it is the ledger all the same."""
+    told = []
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: full)
+        with pytest.raises(LedgerError) as error:
+            back_up_file(path, ENDPOINT, tmp_path / "copy.db")
+        told.append(error.value.hint)
+        with closing(sqlite3.connect(path)) as db, pytest.raises(LedgerError) as error:
+            backup.back_up(db, tmp_path / "copy.db", may_replace=True)
+        of_upgrade = error.value.hint
+    with pytest.raises(LedgerError) as error:
+        back_up_file(path, ENDPOINT, path / "copy.db")
+    told.append(error.value.hint)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: fail())
+        with pytest.raises(LedgerError) as error:
+            back_up_file(path, ENDPOINT, tmp_path / "copy.db")
+    told.append(error.value.hint)
+
+    assert told[0] == "free the disk, or name another file for the copy"
+    assert all("another file for the copy" in each and "--ledger" not in each for each in told)
+    assert of_upgrade == "free the disk, or choose another place with --ledger FILE"
 
 
 def refuse():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from bulkbind.settings import (
     AuthSettings,
     ManifestSettings,
     ReadbackSettings,
+    SendSettings,
     Settings,
 )
 from tests.support.manifests import fleet, write_csv
@@ -65,6 +68,55 @@ async def test_a_plan_without_a_ledger_makes_none(tmp_path):
     assert plan.forecast.seconds is None
     assert "fleet.csv:22" in plan.problems[0]
     assert [path.name for path in tmp_path.iterdir()] == ["fleet.csv"]
+
+
+def written(tmp_path, sql, *values):
+    """Change the ledger by hand."""
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.execute(sql, values)
+        db.commit()
+
+
+async def test_a_forecast_leaves_to_others_what_the_run_leaves(tmp_path, sandbox):
+    """--share and --reserve count against the gateway's limit; a smaller --rate is as it is."""
+    settings = settings_for(tmp_path, sandbox.url)
+    await bulkbind.run([write_csv(tmp_path / "fleet.csv", ROWS)], settings)
+    facts = json.dumps({"limit": {"per_s": 60.0, "is_spaced": False}, "pace_from": "told by it"})
+    written(tmp_path, "UPDATE runs SET facts = ?", facts)
+    more = write_csv(tmp_path / "more.csv", fleet(300))
+
+    async def forecast(**send):
+        given = settings.model_copy(update={"send": SendSettings(**send)})
+        found = (await bulkbind.plan([more], given)).forecast
+        return found.per_s, found.source.rpartition("told by it")[2]
+
+    assert await forecast() == (60.0, "")
+    assert await forecast(share=0.5) == (30.0, ", less the 50% left to others")
+    assert await forecast(share=0.5, reserve=10.0) == (
+        20.0, ", less the 50% and 10/s left to others",
+    )  # fmt: skip
+    assert await forecast(share=0.5, rate=25.0) == (25.0, "set by --rate")
+
+
+async def test_a_forecast_knows_what_the_next_run_begins_with(tmp_path, sandbox):
+    """Also where the runs that learned it are pruned; and beside a run, what that has found."""
+    settings = settings_for(tmp_path, sandbox.url)
+    await bulkbind.run([write_csv(tmp_path / "fleet.csv", ROWS)], settings)
+    more = write_csv(tmp_path / "more.csv", fleet(300))
+
+    written(tmp_path, "UPDATE runs SET facts = '{}'")
+    limit = json.dumps({"per_s": 196.0, "is_spaced": False})
+    written(tmp_path, "INSERT OR REPLACE INTO meta VALUES ('limit', ?)", limit)
+    pruned = (await bulkbind.plan([more], settings)).forecast
+    written(tmp_path, "DELETE FROM meta WHERE key = 'limit'")
+    spent = {"requests": 50, "sending_s": 10.0}
+    live = json.dumps({"run": 1, "at": "2026-11-27T12:00:00.000Z", "spent": spent})
+    written(tmp_path, "INSERT OR REPLACE INTO meta VALUES ('live', ?)", live)
+    beside = (await bulkbind.plan([more], settings)).forecast
+
+    assert (pruned.per_s, pruned.source) == (196.0, "learned by an earlier run")
+    assert beside.per_s == 5.0
+    assert "as fast as it went" in beside.source
 
 
 async def test_a_plan_counts_as_the_run_then_does(tmp_path, sandbox):

@@ -10,7 +10,7 @@ from bulkbind.clock import iso
 from bulkbind.model import RunFacts, TimeUse, Told, Waits
 from bulkbind.model.fields import enumeration
 from bulkbind.model.wording import counted
-from bulkbind.report.measures import limit_text
+from bulkbind.report.measures import left_to_others, limit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,8 +79,9 @@ class Gauge:
         return self._pacer.closed_for_s() if self._pacer.is_closed else 0.0
 
     def source(self) -> str:
-        """Return the origin of that limit."""
-        return self._pacer.source()
+        """Return the origin of that limit, and what of it is left to others."""
+        left = self._pacer.left()
+        return self._pacer.source() + (left_to_others(*left) if left else "")
 
     def told(self) -> Told | None:
         """Return the limit as the gateway told it; None: it told none."""

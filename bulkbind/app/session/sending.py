@@ -45,6 +45,7 @@ from bulkbind.model import (
     UnbindKind,
     as_shown,
 )
+from bulkbind.settings import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from bulkbind.pacing import Pacer
     from bulkbind.settings.model import FailOn, SendSettings
 
+_OF_SENDING = tuple(
+    setting.name for setting in SETTINGS.values() if setting.part not in ("manifest", "auth")
+)
+"""Settings that a run takes anew each time it is gone on with; others say how it was read."""
 MOVED_AT_ONCE = 200
 """Moved rows that are unbound together before they are bound again."""
 
@@ -127,7 +132,8 @@ async def send(
             account.left_of.update(await ledger.read(partial(left_by_user, run=run)))
         follow(session, client, pacer)
         await steering.begin()
-        await ledger.start(run)
+        now = settings.public()
+        await ledger.start(run, {name: now[name] for name in _OF_SENDING})
         with bound(run_id=run_id):
             logger().info("run.started", rows=rows, endpoint=settings.endpoint())
             try:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from bulkbind.cli import cli, here
-from bulkbind.cli.here import again, command, completed, resume_of
+from bulkbind.cli.here import again, command, completed, fitting, resume_of
 from bulkbind.model import RunState, RunSummary
 from bulkbind.redaction import Lines
 from bulkbind.settings import load
@@ -52,6 +52,20 @@ HINTS = sorted(
 def test_every_command_in_a_text_is_one_that_there_is(hint):
     """Also with its options: `make_context` refuses what does not parse."""
     context_of(*(word for word in shlex.split(hint) if word != "--help"))
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (("run", "f.csv"), "--wait 10m waits for it; `bulkbind runs` shows it"),
+        (("prune", "--older-than", "1d"), "`bulkbind runs` shows it"),
+    ],
+)
+def test_a_hint_names_no_option_that_the_command_at_hand_lacks(line, shown):
+    """What begins with such an option is left out, if something else is left."""
+    with context_of(*line):
+        assert fitting("--wait 10m waits for it; `bulkbind runs` shows it") == shown
+        assert fitting("--no-such thing") == "--no-such thing"
 
 
 def test_there_are_hints():

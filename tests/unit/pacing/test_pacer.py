@@ -8,7 +8,7 @@ import pytest
 from bulkbind.engine import StopReason, StopSignal
 from bulkbind.engine.stop import DrainedError
 from bulkbind.model import Accepted, NoAnswer, ServerLimit, Throttled, TimeUse, Unreachable
-from bulkbind.pacing import Limit, Pacer, flight, traffic
+from bulkbind.pacing import Left, Limit, Pacer, flight, traffic
 from tests.support.fake_clock import FakeClock
 
 if TYPE_CHECKING:
@@ -542,3 +542,17 @@ def test_a_limit_is_found_as_well_where_requests_leave_at_once():
 
     assert pacer.per_s() == pytest.approx(5000.0, rel=0.01)
     assert pacer.try_permit() is None
+
+
+def test_what_is_left_to_others_is_told_where_it_counts():
+    """Of a limit known from before; not where there is none yet, nor where --rate is less."""
+    left = Left(0.5, 0.0)
+    known = Limit(60.0, is_spaced=False)
+
+    def told(*, cap_per_s=None, learned=known, left=left):
+        return Pacer(FakeClock(), StopSignal(), cap_per_s, learned=learned, left=left)
+
+    assert (told().per_s(), told().left()) == (30.0, left)
+    assert told(learned=None).left() is None
+    assert told(cap_per_s=20.0).left() is None
+    assert told(left=Left(1.0, 0.0)).left() is None

@@ -916,7 +916,7 @@ def test_summary_for_a_person():
         "1,200 failed:",
         "  1,200  13000301 no space: the user's cloud space is full or not opened",
         "         e.g. fleet.csv:7",
-        "      -> let that user open their cloud space, then run failed.csv",
+        "      -> let that user open their cloud space, then run the failed file",
     ]
 
 

@@ -44,7 +44,7 @@ def test_failed_rows_are_to_be_unbound(tmp_path):
     run = FakeRun([CSV], [result(status="failed")])
     write_html(tmp_path / "report.html", run, of_unbind)
 
-    assert "run failed.csv once more" in as_text(of_bind)
+    assert "run its failed file once more" in as_text(of_bind)
     for told in (as_text(of_unbind), (tmp_path / "report.html").read_text(encoding="utf-8")):
-        assert "run failed.csv" not in told
-        assert "failed.csv as it is" in told
+        assert "run its failed file" not in told
+        assert "its failed file as it is" in told

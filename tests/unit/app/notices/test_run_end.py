@@ -51,7 +51,7 @@ def test_a_mail_of_rows_that_need_a_person():
         "4 failed:",
         "      4  13000301 space missing: the user's cloud space is full or not opened",
         "         e.g. fleet.csv:35: SN00033 of user user_4",
-        "      -> let that user open their cloud space, then run failed.csv",
+        "      -> let that user open their cloud space, then run the failed file",
         "last went well: 2026-11-25 03:00:12 UTC",
         "run: r1 at https://koodrive.test",
         "manifest: /srv/fleet.csv",
