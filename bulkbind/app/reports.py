@@ -63,24 +63,24 @@ class RunStatus:
         return self.summary.state is RunState.SENDING and not self.summary.is_cut_off
 
     @property
-<<<<<<< HEAD
     def is_undoing(self) -> bool:
         """Whether a process undoes it: then rate, time and what waits are those of the undo."""
         return self.summary.undo is not None and self.summary.undo["state"] == RunState.SENDING
-=======
+
+    @property
     def is_mute(self) -> bool:
         """Whether its process has said nothing for long: it hangs, or is suspended."""
-        return self.is_sending and bool(self.live) and self.said_s > MUTE_S
->>>>>>> h5
+        return self.is_at_work and bool(self.live) and self.said_s > MUTE_S
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process sends or undoes it."""
+        return self.is_sending or self.is_undoing
 
     @property
     def left_s(self) -> float | None:
         """Seconds to the end, None if nothing moves, or nobody knows when it will."""
-<<<<<<< HEAD
-        if not (self.is_sending or self.is_undoing) or self.live.is_blocked:
-=======
-        if not self.is_sending or self.live.is_blocked or self.is_mute:
->>>>>>> h5
+        if not self.is_at_work or self.live.is_blocked or self.is_mute:
             return None
         return left_s(
             self.to_do,

@@ -125,7 +125,7 @@ def read_plan(
         user_count=outlook.user_count(),
         moved=outlook.moved(),
         problems=texts,
-        forecast=_forecast(db, run, settings, counts, first=first, leavers=leavers),
+        forecast=_forecast(db, outlook, run, settings, counts, first=first, leavers=leavers),
         digest=digest,
         mark=mark,
         going_on=going_on,
@@ -139,8 +139,9 @@ def read_plan(
     )
 
 
-def _forecast(
+def _forecast(  # noqa: PLR0917  # those of `read_plan`
     db: View,
+    outlook: Outlook,
     run: int,
     settings: Settings,
     counts: Mapping[str, int],
@@ -149,7 +150,6 @@ def _forecast(
     leavers: Leavers | None,
 ) -> Forecast:
     """Return what a run would send, and how fast."""
-    outlook = Outlook(db, run)
     moves = 0 if first else outlook.moves()
     sent = counts[PlanWord.BIND] + counts[PlanWord.UNBIND]
     sent = sent if first is None else min(first, sent)

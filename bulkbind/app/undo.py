@@ -221,7 +221,13 @@ class _Undoing:
         return self._retries.backed_off_s
 
     async def run(self) -> None:
-        gauge = Gauge(self._pacer, self._session.clock, "unbinding")
+        api = self._session.settings.api
+        gauge = Gauge(
+            *(self._pacer, self._session.clock, "unbinding"),
+            patience_s=self._parts.api.patience_s,
+            list_patience_s=lambda: api.list_timeout,
+            stop=self._session.stop,
+        )
         async with self._told(gauge):
             await self._settle_doubt()
             await self._unbind(gauge)
@@ -248,17 +254,7 @@ class _Undoing:
     async def _unbind(self, gauge: Gauge) -> None:
         rows = await self._ledger.unbindings.stage_undo(self._run)
         settings, clock = self._session.settings, self._session.clock
-<<<<<<< HEAD
         progress = self._progress = Progress(
-=======
-        gauge = Gauge(
-            *(self._pacer, clock, "unbinding"),
-            patience_s=self._parts.api.patience_s,
-            list_patience_s=lambda: settings.api.list_timeout,
-            stop=self._session.stop,
-        )
-        progress = Progress(
->>>>>>> h5
             rows, self._session.listener, clock, self._pacer.per_s, log_devices=False
         )
         logger().info("undo.started", rows=rows, endpoint=settings.endpoint())

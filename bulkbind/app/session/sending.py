@@ -167,7 +167,7 @@ def live_facts(run: int, began_at: str, at: str, gauge: Gauge) -> LiveFacts:
     said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
     said.waits, said.waiting = gauge.waits(), gauge.waiting()
     said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
-    said.trouble = gauge.trouble()
+    said.trouble, said.stopping = gauge.trouble(), gauge.stopping()
     return said
 
 
@@ -267,16 +267,7 @@ class _Account:
     async def tell(self) -> None:
         """Keep in the ledger how the sending is doing, for `status` and after a crash."""
         await self._ledger.flushed()  # `status` counts what ends later than this was said
-<<<<<<< HEAD
         said = live_facts(self._run, self._began_at, iso(self._clock.utc_now()), self._gauge)
-=======
-        gauge, said = self._gauge, LiveFacts()
-        said.run, said.began_at, said.at = self._run, self._began_at, iso(self._clock.utc_now())
-        said.allowed_per_s, said.source = gauge.per_s(), gauge.source()
-        said.waits, said.waiting = gauge.waits(), gauge.waiting()
-        said.known_at, said.is_blocked = gauge.known_at, gauge.is_blocked()
-        said.trouble, said.stopping = gauge.trouble(), gauge.stopping()
->>>>>>> h5
         said.spent, said.to_do = self._spent(), self.progress.to_do
         await self._ledger.put_meta(LiveFacts.key, said.as_json())
 

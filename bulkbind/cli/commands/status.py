@@ -101,13 +101,9 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
     elif summary.state is RunState.STOPPED:
         lines += ["resume it with:", f"  {goes_on}"]
     elif found.is_sending:
-<<<<<<< HEAD
-        lines += [f"sending: {who}", *_pace(found)]
-    if found.is_undoing:
-        lines += [f"undoing: {who}", *_pace(found)]
-=======
         lines += [f"sending: {who}", *_now(found)]
->>>>>>> h5
+    if found.is_undoing:
+        lines += [f"undoing: {who}", *_now(found)]
     if (gone := found.unbound_since) and not summary.undo:
         were = verb(gone, "was", "were")
         lines.append(f"since then {gone:,} of those that it counts as bound {were} unbound")
@@ -115,21 +111,4 @@ def _lines(found: RunStatus, goes_on: str) -> list[str]:
         lines.append("its undo was cut off: its process is gone; resume it with:")
         lines.append(f"  {command_here(['undo', summary.run_id])}")
     lines += [f"! {problem}" for problem in found.problems]
-    return lines
-
-
-def _pace(found: RunStatus) -> list[str]:
-    live = found.live
-    pace = pace_text(
-        found.per_s,
-        live.allowed_per_s,
-        live.source or "no limit met",
-        found.took_s,
-        found.left_s,
-        told=live.spent.pace_told,
-    )
-    lines = [pace]
-    lines += [f"workers: {workers_now(workers)}"] if (workers := live.spent.workers) else []
-    lines += [f"waiting: {live.waits}"] if live.waits else []
-    lines += [live.trouble] if live.trouble else []
     return lines
