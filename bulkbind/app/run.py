@@ -139,7 +139,7 @@ def read_plan(
     )
 
 
-def _forecast(  # noqa: PLR0917  # those of `read_plan`
+def _forecast(  # those of `read_plan`
     db: View,
     outlook: Outlook,
     run: int,
