@@ -68,7 +68,7 @@ def test_the_library_leaves_the_modules_of_others_alone(tmp_path, authorities):
 
 
 ENDING = """
-import atexit, sys, threading, time
+import atexit, sys, threading
 from bulkbind.cli import main
 class Torn:
     def __del__(self):
@@ -88,7 +88,9 @@ def test_a_command_ends_with_its_code_and_all_that_was_left_for_the_end(tmp_path
 
 def test_threads_at_work_are_waited_for(tmp_path):
     """The process ends as any other of Python then."""
-    before = "threading.Thread(target=lambda: (time.sleep(0.2), print('worked'))).start()"
+    before = (
+        "threading.Thread(target=lambda: (threading.main_thread().join(), print('worked'))).start()"
+    )
 
     last = said(ENDING.format(before=before), tmp_path, "--version")[-3:]
     assert last == ["worked", "bye", "torn"]
