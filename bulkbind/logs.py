@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TextIO, cast
 
@@ -135,6 +135,8 @@ class LogFile:
     """A log file that starts a new file when the current one is renamed or deleted."""
 
     closed = False
+    trouble = ""
+    """Why lines are missing; empty: none is."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()  # the working folder may change
@@ -159,11 +161,21 @@ class LogFile:
             with contextlib.suppress(OSError):  # disk full: keep writing to the old file
                 old, self._file = self._file, self._open()
                 old.close()
-        return self._file.write(text)
+        with self._noting():
+            return self._file.write(text)
 
     def flush(self) -> None:
         """Flush the file."""
-        self._file.flush()
+        with self._noting():
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.trouble = f"log file {self._path} lacks lines: {error.strerror}"
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -448,7 +448,7 @@ def undo() -> Schema:
 def verify() -> Schema:
     """Return the schema of what `verify --json` prints."""
     difference = {
-        "kind": _text("missing, not_proven, changed or extra"),
+        "kind": _text("missing, not_proven, changed, in_doubt or extra"),
         "user_id": _text("the user"),
         "machine_code": _text("the device"),
         "detail": _text("in words"),

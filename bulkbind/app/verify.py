@@ -32,7 +32,7 @@ class Difference:
     """A device on which ledger and server differ."""
 
     kind: str
-    """`missing`, `not_proven`, `changed` or `extra`."""
+    """`missing`, `not_proven`, `changed`, `in_doubt` or `extra`."""
     user_id: str
     machine_code: str
     detail: str
@@ -49,7 +49,7 @@ class Verification:
     counts: dict[str, int] = field(
         default_factory=lambda: {"same": 0, "missing": 0, "changed": 0, "extra": 0}
     )
-    """Of devices, by kind; `not_proven` only where there are any."""
+    """Of devices, by kind; `not_proven` and `in_doubt` only where there are any."""
     differences: list[Difference] = field(default_factory=list)
     """The first ones, sorted by user and machine code."""
 
@@ -72,8 +72,9 @@ async def verify(
 
     *missing*: bound in the ledger, proven not to be on the server; *not_proven*: lists lack it, or
     show more, but prove nothing; *changed*: under another device id, or with other optional values;
-    *extra*: the server has it for one of the run's users, the ledger does not. A list that differs
-    is read twice. Nothing is changed. What was undone is not expected.
+    *in_doubt*: on the list, and sent without an answer by a run of this ledger, so the next one
+    settles it; *extra*: the server has it for one of the run's users, the ledger does not. A list
+    that differs is read twice. Nothing is changed. What was undone is not expected.
 
     *run_id*: the run, or a unique prefix of its id.
 
@@ -88,7 +89,7 @@ async def verify(
         def compare(user: str, records: dict[str, Record], looks: Sequence[Look]) -> bool:
             bound = list(reader.of(user))
             differing = [item for record in bound if (item := _difference(user, record, looks))]
-            extras = _extras(user, reader.known(user), records, looks[-1])
+            extras = _extras(user, reader, records, looks[-1])
             if (differing or extras) and len(looks) < READS:
                 return False
             found.users += 1
@@ -135,14 +136,22 @@ def _difference(user: str, known: Record, looks: Sequence[Look]) -> Difference |
 
 
 def _extras(
-    user: str, known: Mapping[str, str], records: Mapping[str, Record], last: Look
+    user: str, reader: BoundReader, records: Mapping[str, Record], last: Look
 ) -> list[Difference]:
-    """Return what a list shows that the ledger does not know."""
+    """Return what a list shows that the ledger does not know as bound."""
+    known = reader.known(user)
     ids = set(known.values())
+    more = [code for code in sorted(records.keys() - known) if records[code].device_id not in ids]
+    if last.flaw:
+        why = f"on the list, but {last.flaw}"
+        return [Difference("not_proven", user, code, why) for code in more]
+    open_ = reader.open_of(user) if more else frozenset[str]()
     return [
-        Difference("not_proven", user, code, f"on the list, but {last.flaw}")
-        if last.flaw
-        else Difference("extra", user, code, f"device id {records[code].device_id}")
-        for code in sorted(records.keys() - known)
-        if records[code].device_id not in ids
+        Difference(
+            "in_doubt" if code in open_ else "extra",
+            user,
+            code,
+            f"device id {records[code].device_id}",
+        )
+        for code in more
     ]

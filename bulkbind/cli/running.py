@@ -53,6 +53,14 @@ def explained() -> Iterator[None]:
         told = f"standard output cannot be written: {error.strerror}"
         console.fail(told, exit_code=ExitCode.LEDGER)
         sys.exit(ExitCode.LEDGER)
+    finally:
+        while _log_files:
+            if trouble := _log_files.pop().trouble:
+                console.say(f"note: {trouble}")
+
+
+_log_files: list[logs.LogFile] = []
+"""Those of the command at hand."""
 
 
 def print_failure(message: str, hint: str, exit_code: int) -> None:
@@ -82,7 +90,8 @@ def configure_logs(settings: LogSettings, *, is_quiet: bool) -> None:
     sinks = [logs.Sink(cast("TextIO", _Stderr()), form, level, words)]
     if settings.log_file is not None:
         file_level: LogLevel = "debug" if settings.log_level == "debug" else "info"
-        sinks.append(logs.Sink(logs.log_file(settings.log_file), "json", file_level))
+        _log_files.append(logs.log_file(settings.log_file))
+        sinks.append(logs.Sink(_log_files[-1], "json", file_level))
     logs.configure(*sinks)
     warnings.showwarning = _log_warning
     if settings.log_format == "json":

@@ -27,7 +27,7 @@ from bulkbind.cli.running import (
     print_json,
     run_until_done,
 )
-from bulkbind.clock import SystemClock
+from bulkbind.clock import SystemClock, iso
 from bulkbind.engine import StopSignal
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.ledger import ledger_of, went_well_at
@@ -126,7 +126,7 @@ class _End:
         self._is_inbox = is_inbox
         self._is_once = is_once
         self._clock = SystemClock()
-        self._began = self._clock.monotonic()
+        self._began, self._began_at = self._clock.monotonic(), iso(self._clock.utc_now())
         start = pinged(consent.settings.end, "start", self._clock)
         self._start = asyncio.create_task(start, name="ping")
 
@@ -136,7 +136,9 @@ class _End:
         well_at: str | None = ""
         with contextlib.suppress(BulkbindError):
             ledger, endpoint = ledger_of(settings), settings.endpoint()
-            well_at = await in_thread(went_well_at, ledger, endpoint, names) if names else ""
+            before = self._began_at  # what this very command did is no earlier success
+            found = in_thread(went_well_at, ledger, endpoint, names, before)
+            well_at = await found if names else ""
         return Here(
             host=socket.gethostname(),
             endpoint=settings.api.endpoint or "",

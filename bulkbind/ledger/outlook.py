@@ -103,6 +103,16 @@ class KnownReader:
         """Return the device ids of a user's bindings that any run made, by machine code."""
         return transitions.known(self._db, user_id)
 
+    def open_of(self, user_id: str) -> frozenset[str]:
+        """Return a user's devices that the server may hold without our knowing, by any run."""
+        found = self._db.execute(
+            "SELECT d.machine_code FROM stored_rows r INDEXED BY rows_open "  # noqa: S608  # constants
+            "CROSS JOIN devices d USING (device) JOIN users u ON u.user = d.user "
+            f"WHERE r.{OPEN} AND u.user_id = ?",
+            (user_id,),
+        )
+        return frozenset(str(code) for (code,) in found)
+
     def stranger(
         self, user_id: str, records: Mapping[str, Record], known: Mapping[str, str]
     ) -> str | None:

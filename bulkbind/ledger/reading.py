@@ -562,10 +562,11 @@ MOST_LOOKED_AT = 50
 """Runs that are looked at for one that went well."""
 
 
-def went_well_at(path: Path, endpoint: str, names: Sequence[str]) -> str | None:
+def went_well_at(path: Path, endpoint: str, names: Sequence[str], before: str = "A") -> str | None:
     """Return when a run of manifests last ended with no row that needs a person; None: never.
 
-    *names*: the manifests', or the beginning of those of an inbox.
+    *names*: the manifests', or the beginning of those of an inbox; *before*: runs that ended later
+    do not count, ISO 8601.
 
     Raises: LedgerError.
     """
@@ -574,12 +575,13 @@ def went_well_at(path: Path, endpoint: str, names: Sequence[str]) -> str | None:
     with reading(path, endpoint) as db:
         found = db.execute(
             "SELECT r.run, r.ended_at FROM runs r JOIN sources s ON s.run = r.run "
-            "AND s.source = 0 WHERE r.state = ? AND r.facts ->> 'pruned_at' IS NULL "
+            "AND s.source = 0 WHERE r.state = ? AND r.ended_at < ? "
+            "AND r.facts ->> 'pruned_at' IS NULL "
             "AND coalesce(r.facts ->> '$.refreshed.not_proven', 0) = 0 "
             "AND EXISTS (SELECT 1 FROM json_each(?) n "
             "WHERE substr(s.form ->> 'name', 1, length(n.value)) = n.value) "
             "ORDER BY r.run DESC LIMIT ?",
-            (RunState.DONE, json.dumps(list(names)), MOST_LOOKED_AT),
+            (RunState.DONE, before, json.dumps(list(names)), MOST_LOOKED_AT),
         ).fetchall()
         query = (
             "SELECT EXISTS (SELECT 1 FROM rows WHERE id BETWEEN ? AND ? "  # noqa: S608  # a constant

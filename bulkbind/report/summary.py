@@ -375,7 +375,8 @@ def _pace(summary: RunSummary) -> list[str]:
         parts.append(f"{again} sent again after no answer came in time")
     lines = ["sent: " + ", ".join(parts)]
     if facts.workers:
-        lines.append(f"sent by: {workers_at_end(facts.workers, facts.own_settled)}")
+        least = ", at least" if facts.cut_offs else ""  # of what was killed, a second is not known
+        lines.append(f"sent by{least}: {workers_at_end(facts.workers, facts.own_settled)}")
     if spent := time_text(facts):
         lines.append(f"time: {spent}")
     return lines + _retries(facts)

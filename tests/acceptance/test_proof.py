@@ -237,6 +237,22 @@ def test_a_device_with_two_entries_of_which_one_is_gone_is_not_called_changed(tm
     assert left == set()
 
 
+@pytest.mark.slow
+def test_what_a_run_sent_itself_is_in_doubt_for_verify_not_unknown(tmp_path):
+    """What got no answer is on the list and ours to settle; what another bound is extra."""
+    with sandbox("--fault", "reset-after=1,count=3", home=tmp_path) as url:
+        home = Home(tmp_path, url)
+        (tmp_path / "config.yaml").write_text(f"{SETTINGS}readback: false\n", encoding="utf-8")
+        home.run(fleet(3, users=1), check=1)
+        home.run([("OTHER", "user_0", "", "")], "--ledger", "theirs.db", name="theirs", check=0)
+        told = json.loads(home.do("verify", home.run_id(), "--json").stdout)
+        text = home.do("verify", home.run_id())
+
+    assert {kind: n for kind, n in told["counts"].items() if n} == {"in_doubt": 3, "extra": 1}
+    assert "… user_0 " in text.stdout
+    assert "3 in doubt" in text.stderr
+
+
 # --- times ----------------------------------------------------------------------------------------
 
 

@@ -173,6 +173,8 @@ async def test_it_says_how_workers_are_doing(sending):
     assert as_json(found.summary)["workers"] == states
     text = "2 workers with 40 and 35 rows; worker 2 lost: ended by signal 9"
     assert f"sent by: the run's own process with 5 rows, {text}" in as_text(found.summary)
+    found.summary.facts.cut_offs = 1
+    assert f"sent by, at least: the run's own process with 5 rows, {text}" in as_text(found.summary)
 
     gone = {"pid": 2**22 + 1, "host": socket.gethostname(), "started_at": "now"}
     sending.path.with_name("ledger.db.lock").write_text(json.dumps(gone))
@@ -308,5 +310,6 @@ async def test_when_it_last_went_well_is_read_from_the_ledger(tmp_path):
 
     assert went_well_at(bench.path, ENDPOINT, ["in/a.csv"]) == ended_at
     assert went_well_at(bench.path, ENDPOINT, ["in"]) == ended_at
+    assert went_well_at(bench.path, ENDPOINT, ["in"], ended_at) is None, "nor in this very command"
     assert went_well_at(bench.path, ENDPOINT, ["other.csv"]) is None
     assert told(bench).problems == ("in/a.csv:2 SN9: failed: Refused: as planned",)

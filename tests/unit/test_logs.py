@@ -7,6 +7,7 @@ import json
 import re
 import stat
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import structlog
@@ -16,6 +17,8 @@ from bulkbind.cli.running import configure_logs
 from bulkbind.errors import UsageError
 from bulkbind.logs import Sink, bound, configure, log_file, logger
 from bulkbind.settings import LogSettings
+from tests.support.manifests import write_csv
+from tests.support.processes import bulkbind
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +131,18 @@ def test_a_log_file_is_appended_to_and_its_owners(tmp_path):
 
     assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [1, 2]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_log_file_without_room_is_told_at_the_end(tmp_path):
+    """The command ends as it would, and says why the file lacks lines."""
+    log = tmp_path / "full.log"
+    log.symlink_to("/dev/full")
+
+    manifest = write_csv(tmp_path / "f.csv", [("A1", "u", "", "")])
+    done = bulkbind("run", manifest, "--rehearse", "--log-file", log, home=tmp_path, check=0)
+
+    assert done.stderr.count(f"note: log file {log} lacks lines: No space left on device") == 1
 
 
 def test_a_log_file_that_cannot_be_opened_is_refused(tmp_path):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bulkbind.errors import ExitCode
 
 MARKS = {str(word): word.about.sign for word in (PlanWord.MISSING, PlanWord.CHANGED)}
+MARKS |= {"in_doubt": PlanWord.IN_DOUBT.about.sign}
 MARKS |= {"extra": EXTRA[0], "not_proven": "!"}
 
 
@@ -40,6 +41,7 @@ RUN is its id or the beginning of it. Every difference is a line on standard out
 _  missing: bound by the ledger, but on neither of two lists of the user, which show all else
 !  not proven: not on the list, which shows no other, lacks others, too, or is of other users
 ~  changed: under another {enumeration("device id", *LABELS)}
+…  in doubt: on the list, and sent by a run that had no answer: the next one settles it
 ?  extra: on the list of one of the run's users, and not known to the ledger
 
 A list that differs is read again `readback_settle` later.
