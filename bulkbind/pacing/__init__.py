@@ -1,4 +1,7 @@
-"""When a request may leave; no HTTP, no ledger: gate, search, flight, traffic, pacer.
+"""When a request may leave; no HTTP, no ledger.
+
+`gate`: whether a stream is open; `search`: its pace; `flight`: how many may be in flight;
+`traffic`: what is, and whose turn it is; `pacer`: who waits.
 
 The model on one page. A gateway that states its limit is taken at its word (`search`). One that
 does not is asked by its 429s alone, and each of them costs something, so the pace moves in *legs*
@@ -9,8 +12,9 @@ through again.
 - **A leg** begins a little below the limit as it is believed, rises to it within its *span*, and
   from there ever faster, since a limit that lets that pass has been lifted. The span is what a 429
   costs over what may be spent: m requests refused per event at 0.3 % make m / 0.003 requests.
-  First legs are short, each one that confirms the last is four times as long; after a change of the
-  limit they stay short for a minute.
+  First legs are short, each one that confirms the last is four times as long; in the first minute,
+  and for a minute after the limit has changed, they are no longer than some seconds: others that
+  use the same limit come and go.
 - **A 429** lets the next request leave in its slot. If that one gets through, the first was a
   lone one: a margin was met, nothing is closed. If not, the gate closes, and one request tries
   alone until it gets through.
@@ -25,8 +29,9 @@ through again.
 - **Penalties**: closed equally long again though more got through than a window so long allows.
   Then nothing leaves before that time is over, it is no part of the goodput, and legs are so long
   that it costs a per cent of the time.
-- **Spacing**: the first two requests leave together. Where the second is refused, requests have to
-  be spaced: there every 429 is lone, and the pace that is refused now and then is the limit.
+- **Spacing**: the first two requests leave together. Where one is refused, requests have to be
+  spaced: there every 429 is lone, and the pace that is refused now and then is the limit. Where
+  others use the limit it may only look so: some more pairs leave later, to see.
 - **Chance**: a lone 429 well below a pace that has proven itself says nothing, and the leg goes on.
   So it does from then on after every lone 429, while they come no closer than those by chance.
 - **Places** (`flight`): a limit on requests in flight refuses by level, not by pace.

@@ -10,6 +10,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
+from bulkbind.model import ServerLimit
 from bulkbind.pacing.search import Event, Mark, Sent
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 COARSE_S = 0.002
 """Timers are at least about 1 ms coarse."""
-TOGETHER = 2
-"""So many leave at once in the beginning, to see whether they may."""
 FIRST_TRY_S = 0.01
 """The first try after the very first 429; later ones come after a slot of the pace."""
 TRY_GROWTH = 0.9
@@ -54,9 +53,9 @@ class Gate:
     """
 
     __slots__ = (
-        "_asked", "_began", "_cost", "_due_at", "_first", "_refused", "_through", "_tried_at",
-        "_tries", "closed_at", "door", "epoch", "is_closed", "leads", "name", "next_at", "number",
-        "out", "pace", "sent_at", "trying", "waiting",
+        "_asked", "_began", "_cost", "_due_at", "_first", "_pair", "_refused",
+        "_through", "_tried_at", "_tries", "_twin", "closed_at", "door", "epoch", "is_closed",
+        "leads", "name", "next_at", "number", "out", "pace", "sent_at", "trying", "waiting",
     )  # fmt: skip
 
     def __init__(self, now: float, pace: Pace, name: str = "", *, leads: bool = True) -> None:
@@ -72,6 +71,10 @@ class Gate:
         """When the gate opened last."""
         self._first: Sent | None = None
         """The first 429 since which no request that left later was answered."""
+        self._twin: int | None = None
+        """The number of the request that leaves together with the one before it."""
+        self._pair: list[bool] = []
+        """Which of the two got through, as far as is known."""
 
     @property
     def opened_at(self) -> float:
@@ -84,19 +87,21 @@ class Gate:
         return self.number - self._refused - self._began.through
 
     def sent(self, now: float) -> Sent:
-        """A request leaves at *now*; the first ones together, unless a limit forbids it."""
+        """A request leaves at *now*."""
         pace, late_s = self.pace, self.pace.late_s()
         slot_s, per_s = 1.0 / pace.per_s, pace.per_s
         is_pause = now - max(self.next_at, self.sent_at) > max(PAUSE_S, 2 * slot_s)
         if self.sent_at == math.inf or (is_pause and not self.is_closed):
             self._count_from(Mark(now, self.number - self._refused))
+        if self.number + 1 == self._twin and now > self.sent_at + COARSE_S:
+            self._twin = None  # they have not left together
         is_binding = now - self.next_at < max(COARSE_S, late_s) + 2 * slot_s
         self.sent_at = now
         self.number += 1
         if slot_s:
             self.next_at = max(self.next_at, now - late_s) + slot_s
-        if self.number < TOGETHER and pace.known_per_s == math.inf:
-            self.next_at = now
+        if self.leads and self._twin is None and not self.is_closed and pace.wants_twin:
+            self._twin, self.next_at = self.number + 1, now
         if self.leads and not self.is_closed:
             pace.sent(Mark(now, self.number - 1 - self._refused), per_s)
         return Sent(self.epoch, self.number, now, per_s, is_binding)
@@ -106,12 +111,17 @@ class Gate:
         self.number += number
         self.next_at += number / self.pace.per_s
 
+    def is_paired(self, sent: Sent) -> bool:
+        """Return whether a request left together with another, to see whether that may be."""
+        return self._twin is not None and self._twin - 1 <= sent.number <= self._twin
+
     def lost(self) -> None:
         """A request was refused, whatever for, or did not arrive."""
         self._refused += 1
 
     def accepted(self, sent: Sent, answer_s: float = math.inf) -> None:
         """An answer came that was no 429; *answer_s*: how long one usually takes."""
+        self._pair_ended(sent, is_through=True)
         if sent.epoch != self.epoch:
             return
         if self.is_closed:
@@ -136,8 +146,12 @@ class Gate:
         self.lost()
         self._cost += 1
         if limit and window_s:
-            pace.stated([(limit, window_s)])
-        if sent.epoch != self.epoch:
+            pace.stated([ServerLimit(limit, window_s, None, None, "")])
+        is_twin = sent.number == self._twin
+        is_told = limit is not None or retry_after_s is not None
+        if not is_told:
+            self._pair_ended(sent, is_through=False)
+        if sent.epoch != self.epoch or (is_twin and pace.is_found):
             return
         opens_at, is_lone = pace.opens_at(now), self._first is None and not self.is_closed
         if self._first is None:
@@ -180,7 +194,6 @@ class Gate:
             self._count_from(at)
         else:
             self._end(at, closed_s=max(at.at - self.closed_at, 0.0))
-        self.next_at = max(self.next_at, self.sent_at + 1.0 / self.pace.per_s)
 
     def _count_from(self, at: Mark) -> None:
         self._began = at
@@ -191,6 +204,13 @@ class Gate:
         """Let the limit be learned from this stream from now on."""
         self.leads, self._first = True, None
         self.pace.turn_to(self._began)
+
+    def _pair_ended(self, sent: Sent, *, is_through: bool) -> None:
+        if self.is_paired(sent):
+            self._pair.append(is_through)
+            self.pace.pair_ended(self._pair)
+            if len(self._pair) > 1:
+                self._twin, self._pair = None, []
 
     def _end(self, at: Mark, *, closed_s: float) -> None:
         """Requests get through again after 429s, of which the first was lone if it took 0 s."""
@@ -208,6 +228,7 @@ class Gate:
                 )
             )
         self._cost, self._asked = 0, False
+        self.next_at = max(self.next_at, self.sent_at + 1.0 / self.pace.per_s)
 
     def _try_s(self, now: float) -> float:
         """Return how long to wait for the next try."""

@@ -305,7 +305,7 @@ class Pacer:
         out, was_silent = traffic.ended(permit, now)
         self.time.silenced += was_silent and now > out.sent.at + self.flight.overdue_s
         if limits:
-            self.learner.stated_in_headers(limits)
+            self.learner.stated(limits)
         was_away, places = traffic.server.is_away, self.flight.places.limit
         match verdict:
             case Throttled(limit=limit, window_s=window_s, retry_after_s=retry_after_s):
@@ -369,16 +369,6 @@ class Pacer:
         facts.requests_throttled = self.throttled
         facts.spend(self.time)
         return facts
-
-    @property
-    def paced_s(self) -> float:
-        """For how long nobody was allowed to send, for the pace's sake."""
-        return self.time.seconds(TimeUse.PACED, TimeUse.USERS_PACED)
-
-    @property
-    def cooled_s(self) -> float:
-        """For how long nobody was allowed to send, as the gateway refused."""
-        return self.time.seconds(TimeUse.CLOSED, TimeUse.USERS_CLOSED)
 
     @property
     def is_away(self) -> bool:

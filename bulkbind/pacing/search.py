@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from bulkbind.model import ServerLimit
 
@@ -33,41 +33,42 @@ START_PER_S = 250.0
 """The pace before any limit is known, which doubles …"""
 DOUBLING_S, ANSWERS, DOUBLING = 0.2, 80.0, 10.0
 """… in this time, or in that of so many answers one after the other where that is shorter (few are
-in flight then, to be refused at once), and in this many requests. Once there was a 429, it does so
-in a second at most."""
+in flight then, to be refused at once), and in this many requests."""
 REFUSED = 0.003
 """Share of the requests that looking for the limit may have refused."""
 CLOSED = 0.01
 """Share of the time that a gateway may be closed whose 429s are penalties."""
 CUT = 0.01
-"""A leg begins so much below the limit as it is believed, where requests are spaced; else half."""
+"""A leg begins so much below the limit as it is believed where requests are spaced (after each
+early one, twice as much); else half."""
 EARLY, EARLY_S, SPACED_EARLY = 12, 0.25, 4
 """A leg of no more requests, and of two and a quarter of a second's, was much too fast."""
-FALLS = (0.95, 0.95, 0.9, 0.8, 0.65, 0.5)
-SPACED_FALLS = (0.97, 0.97, 0.95, 0.95, 0.9, 0.8)
-"""The next pace, as a share of the one refused, after one early leg, after two in a row, …"""
+FALL, LEAST_FALL = 0.025, 0.8
+"""After it the pace falls by twice as much, by four after two in a row, …, a fifth at most."""
 SHORT, LEAST, SHORT_S, LONGEST_S = 40, 6, 2.0, 15.0
 """Requests in the first leg: 2 s of them, at least 6; each one that confirms the last is four
 times as long, but not longer than 15 s."""
+SLOW = 110
+"""A leg may last for so many requests however slow they are; where they have to be spaced, it
+does."""
 CHANGE, CHANGED_S, CHANGING_S = 1.4, 60.0, 5.0
 """A limit that has changed by so much may do so again: for a minute legs are no longer than 5 s."""
-SPACED_SPAN = 110
-"""Requests in a leg where they have to be spaced."""
 SPAN_S = 1.0
 """A leg lasts so long, or a window's end would not show, and as long as the gate was closed."""
 BEYOND = 4.0
 """So many times that after its span, a leg is at twice its pace (it grows with the cube)."""
 PERIODS_S, HITS = (60.0, 30.0, 10.0, 5.0, 2.0, 1.0), 2
 """Windows as gateways have them; one that was right twice is believed in."""
-SPACED_AT_MOST = 2
-"""So few requests before the first 429 are no burst: the gateway wants them spaced."""
+TWINS, TWIN_AT = 5, 8
+"""So many requests with a twin show that requests have to be spaced: the first ones, and then so
+many after a 429, as others may have used the limit."""
 SHUT_SLOTS = 4.0
 """Closed for more slots of the pace than this is no jitter."""
 PENALTY_S = 0.5
 """A penalty is as long at least."""
 NEAR = 0.4
 """A leg that got so far into its span began where the limit is."""
-CHANCE, DENSE = 30, 0.3
+CHANCE, DENSE = 25, 0.3
 """Requests between 429s that come by chance, at least; after so small a share of those that usually
 come between them, one counts all the same: a limit on the rate refuses more, the faster it is."""
 SLOWEST_PER_S = 0.01
@@ -239,7 +240,8 @@ class Pace:
         self.per_s = cap_per_s or self._start_per_s
         self.is_spaced = is_spaced
         self.is_found = self.is_stated = self.has_learned = False
-        self._along = 0
+        self._along, self._twins = 0, 0 if is_spaced or is_per_user else TWINS
+        """Requests since the leg began; and how many may yet leave with a twin."""
         self._leg = self._used = Leg(math.inf, math.inf, math.inf, math.inf)
         """What is believed of the limit, and the pace for it: less where some is left to others."""
         self._quiet_s = 0.0
@@ -250,13 +252,33 @@ class Pace:
         self._trust = 0.5
         """How near to the pace refused the limit is, rather than to what got through: a bucket's
         burst is in the one, and the time in which nothing was tried in the other."""
-        self._confirmed = self._early = self._strikes = 0
-        self._proven = self._chance = self._settled = 0.0
+        self._confirmed = self._early = 0
+        self._proven = self._chance = 0.0
         self._changed_at = -math.inf
         self._scale_s = SPAN_S
         self._shut: _Shut | None = None
         if learned_per_s is not None and learned_per_s < self._cap:
             self._begin_at(LEARNED_SHARE * learned_per_s, learned_per_s)
+
+    @property
+    def wants_twin(self) -> bool:
+        """Whether the next request shall leave with a twin, to see whether they may."""
+        is_again = self.is_spaced and self._along == TWIN_AT
+        return self._twins > 0 and (is_again or self.known_per_s == math.inf)
+
+    def pair_ended(self, through: list[bool]) -> None:
+        """Of two requests that left together one has ended, or both: which got through?
+
+        One refused: requests have to be spaced; both: the limit is used up, which says nothing.
+        """
+        was_spaced, refused = self.is_spaced, through.count(False)
+        if through == [True, True]:
+            self.is_spaced, self._twins = False, 0
+            if was_spaced:
+                self._begin_at(self.per_s, self.per_s)
+        elif refused:
+            self.is_spaced = refused == 1 or self.is_found
+            self._twins -= refused != len(through)
 
     @property
     def known_per_s(self) -> float:
@@ -280,7 +302,7 @@ class Pace:
         if not self.has_learned:
             return None
         if self.told is not None:
-            return self._of_told(self.told)
+            return max(STATED_SHARE * self.told[0] / self.told[1], SLOWEST_PER_S)
         return self._leg.top if self._leg.top < math.inf else self.per_s
 
     def cap(self, cap_per_s: float | None) -> None:
@@ -294,35 +316,28 @@ class Pace:
             self.per_s = max(self.per_s, self._used.base if self.is_found else self._start_per_s)
         self.per_s = min(self._ceiling, self.per_s)
 
-    def stated(self, limits: Iterable[tuple[float, float]]) -> None:
-        """The gateway stated limits, as requests per window and seconds: the tightest counts."""
-        told = [limit for limit in limits if limit[1] <= LONGEST_PACED_S]
-        tightest = min(told, key=lambda limit: limit[0] / limit[1], default=(math.inf, 1.0))
-        stated = self._left.of(self._of_told(tightest))
-        if told and stated != self._stated:
-            self.told = tightest
-            self._stated = stated
-            self._ceiling = min(self._cap, self._stated)
-            self.is_stated = self.has_learned = True
-            self._begin_at(self._stated, self._stated)
+    def stated(self, limits: Iterable[ServerLimit]) -> None:
+        """The gateway stated limits: the tightest counts.
 
-    @staticmethod
-    def _of_told(limit: tuple[float, float]) -> float:
-        return max(STATED_SHARE * limit[0] / limit[1], SLOWEST_PER_S)
-
-    def stated_in_headers(self, limits: Sequence[ServerLimit]) -> None:
-        """As `stated`; where no window is stated, it is the longest time to a reset so far."""
-        known = []
+        Where no window is stated, it is the longest time to a reset so far.
+        """
+        told = []
         for item in limits:
             window_s = item.window_s
             if window_s is None and item.reset_s:
                 window_s = max(item.reset_s, self._windows.get(item.source, 0.0))
                 self._windows[item.source] = window_s
             if item.limit is not None and window_s and window_s <= LONGEST_PACED_S:
-                known.append((item.limit, window_s, item.source))
-        if known:
-            self.stated((limit, window_s) for limit, window_s, _ in known)
-            self.stated_by = min(known, key=lambda limit: limit[0] / limit[1])[2]
+                told.append((item.limit / window_s, item.limit, window_s, item.source))
+        if told:
+            per_s, limit, window_s, source = min(told)
+            self.stated_by = source or self.stated_by
+            stated = self._left.of(STATED_SHARE * per_s)
+            if stated != self._stated:
+                self.told, self._stated = (limit, window_s), stated
+                self._ceiling = min(self._cap, stated)
+                self.is_stated = self.has_learned = True
+                self._begin_at(stated, stated)
 
     def rise(self, answer_s: float = math.inf) -> None:
         """A request got through that left when the pace allowed it."""
@@ -341,7 +356,7 @@ class Pace:
 
     def turn_to(self, at: Mark) -> None:
         """What comes next is of another stream, or after a pause: nothing earlier belongs to it."""
-        self._begun = self._chain = at
+        self._before = self._begun = self._chain = at
         self._marks = [at]
         self._marked_per_s = 0.0
         self._longer: list[tuple[float, Mark]] = []
@@ -402,8 +417,6 @@ class Pace:
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
         through = event.through - self._begun.through
-        if is_first and through <= SPACED_AT_MOST and not self._is_per_user:
-            self.is_spaced = True
         is_early = not is_first and through <= self._early_at_most(per_s, event.cost)
         self._early = self._early + 1 if is_early else 0
         self._cost += 0.25 * (event.cost - self._cost)
@@ -416,7 +429,7 @@ class Pace:
         else:
             self._shut = None  # a penalty follows every 429
         goodput = self._goodput(event, span, is_first=is_first)
-        if self._is_by_chance(event, goodput, is_first=is_first):
+        if self._is_by_chance(event, is_first=is_first):
             return None
         if is_first:
             base = max(goodput, 1 / max(event.closed_s, SHORTEST_S)) if self.is_spaced else goodput
@@ -427,7 +440,7 @@ class Pace:
             top = math.inf if self.is_spaced else min(max(base, (base + most) / 2), 1.5 * base)
         else:
             base, top = self._next(event, goodput, through)
-        return self._next_leg(event, max(base, SLOWEST_PER_S), top, through, is_first=is_first)
+        return self._next_leg(event, max(base, SLOWEST_PER_S), top, through)
 
     def _next(self, event: Event, goodput: float, through: int) -> tuple[float, float]:
         """Return base and top of the next leg, after any but the first event."""
@@ -439,10 +452,12 @@ class Pace:
             base = self._after_penalty(event)
             return base, base
         if self.is_spaced:
-            fall = SPACED_FALLS[min(self._early, len(SPACED_FALLS) - 1)]
-            return (fall if self._early else 1 - CUT) * per_s, per_s
+            return max(LEAST_FALL, 1 - CUT * 2**self._early) * per_s, per_s
         if self._early and event.closed_s <= SPAN_S:
-            return self._after_early(event, goodput)
+            is_little = event.at.through - self._chain.through <= EARLY
+            fall = max(LEAST_FALL, 1 - FALL * 2**self._early) if is_little else 0.0
+            base = min(max(fall * per_s, goodput), (1 - 2 * FALL) * per_s)
+            return base, (1 - FALL) * per_s if is_little else base
         low = min(goodput, per_s)
         high = max(low, per_s * (1 - min(1.0, event.closed_s / self._scale_s)))
         top = low + self._trust * (high - low)
@@ -507,28 +522,17 @@ class Pace:
         is_short = refused.at - self._begun.at <= 4 * event.closed_s
         return min(0.97 * high, (0.85 if is_short else 1.0) * refused.per_s)
 
-    def _after_early(self, event: Event, goodput: float) -> tuple[float, float]:
-        per_s, total = event.refused.per_s, event.at.through - self._chain.through
-        fall = FALLS[min(self._early, len(FALLS) - 1)] * per_s if total <= EARLY else 0.0
-        base = min(max(fall, goodput if total > EARLY // 2 else 0.0), 0.95 * per_s)
-        return base, max(base, 0.97 * per_s if total <= EARLY else base)
-
-    def _is_by_chance(self, event: Event, goodput: float, *, is_first: bool) -> bool:
+    def _is_by_chance(self, event: Event, *, is_first: bool) -> bool:
         """Return whether the pace has nothing to do with it, so that the leg goes on."""
         per_s = event.refused.per_s
         apart = (event.through - self._refused_at) / max(1, event.cost)
         self._refused_at = event.through
-        was_full = event.closed_s > SHUT_SLOTS / per_s and not self._quiet_s
-        if was_full or (self._early and per_s <= self._proven):
-            self._strikes += 1
-        elif not self._early:
-            self._strikes = 0
-        if self._strikes > 1:
-            self._proven = 0.0
+        if event.closed_s > SPAN_S:
+            self._proven = self._chance = 0.0
         if event.closed_s or self._early or self.is_spaced or is_first:
             return False
-        if self._confirmed:
-            self._proven = max(self._proven, goodput)
+        if self._confirmed and event.at.at - self._before.at > SPAN_S:
+            self._proven = max(self._proven, self._before.goodput(event.at))
         if not self._chance:
             if apart <= CHANCE or per_s >= 0.97 * self._proven:
                 return False
@@ -538,39 +542,33 @@ class Pace:
             self._proven = self._chance = 0.0
         return apart > DENSE * self._chance > 0
 
-    def _longest_s(self, now: float, top: float) -> float:
-        if self._confirmed:
-            if self._settled and not 1 / CHANGE < top / self._settled < CHANGE:
-                self._changed_at = now
-            self._settled = top
-        return LONGEST_S if now > self._changed_at + CHANGED_S else CHANGING_S
-
-    def _next_leg(
-        self, event: Event, base: float, top: float, through: int, *, is_first: bool
-    ) -> Leg:
+    def _next_leg(self, event: Event, base: float, top: float, through: int) -> Leg:
         top = max(top, base)
         is_same = abs(top - self._leg.top) < 0.05 * self._leg.top < math.inf
         self._confirmed = self._confirmed + 1 if is_same and not self._early else 0
-        longest_s = self._longest_s(event.at.at, top)
+        if not self._leg.top / CHANGE < top < self._leg.top * CHANGE:
+            self._changed_at = event.at.at
+        is_steady = self._quiet_s or event.at.at > self._changed_at + CHANGED_S
+        longest = max(LONGEST_S * top, SLOW) if is_steady else max(CHANGING_S * top, SHORT)
         self._scale_s = max(SPAN_S, 0.7 * self._scale_s, event.closed_s)
         target = self._cost / (REFUSED + (2 / self._chance if self._chance else 0.0))
         if self._quiet_s or event.was_asked:
             target = max(target, event.closed_s * top / CLOSED)
         short = SHORT if self._is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
-        span = min(target, short * 4.0 ** min(self._confirmed, 16), longest_s * top)
+        span = min(target, short * 4.0 ** min(self._confirmed, 16), longest)
         if not self.is_spaced:
             span = max(span, self._scale_s * top)
         if top == math.inf:
             span = SHORT
         elif event.closed_s > SHUT_SLOTS / top:
             span = max(span, min(through, target))
-        beyond_s = max(BEYOND, self._scale_s) if is_first else BEYOND * self._scale_s
-        beyond = beyond_s * top
+        is_first = self._leg.top == math.inf
+        beyond = (max(BEYOND, self._scale_s) if is_first else BEYOND * self._scale_s) * top
         if self.is_spaced:
-            span, beyond = SPACED_SPAN, 1.7 * SPACED_SPAN
+            span, beyond = SLOW, min(beyond, 1.7 * SLOW)
         elif self._quiet_s:
             beyond = span
-        self._begun = event.at
+        self._before, self._begun = self._begun, event.at
         self._marks, self._marked_per_s = [self._begun], base
         if not self._early or event.closed_s > SPAN_S:
             self._chain = self._begun

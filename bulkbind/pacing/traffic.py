@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulkbind.pacing.gate import LONGEST_TRY_S, TOGETHER, Gate
+from bulkbind.pacing.gate import LONGEST_TRY_S, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,8 +30,6 @@ KEEP_S = 10.0
 """A user is forgotten who has sent nothing for so long."""
 ABSENT_S = 0.25
 """A guide that does not try when it may has nothing to send: another user takes over."""
-HELD_SLOTS = 1.5
-"""For so many slots of the pace, all wait for what comes of a 429 of the guide."""
 FAR_S = 0.5
 """Rows wait for a permit where their turn comes sooner; else they make way for those of others."""
 LEAST_S = 1e-6
@@ -160,9 +158,6 @@ class Traffic:
         if is_searched and (gate.is_closed or gate.through >= max(1, guide.through)):
             is_tried = guide.trying is not None
             return math.inf if is_tried else max(gate.next_at, guide.next_at + ABSENT_S)
-        if not (is_searched or gate.is_closed or pace.is_stated):
-            # What was too fast for the guide is too fast for all: it is about to be known.
-            return max(gate.next_at, guide.closed_at + HELD_SLOTS / pace.per_s)
         return gate.next_at
 
     def clear_at(self, now: float) -> float:
@@ -350,10 +345,8 @@ class Traffic:
         if self.per_user and is_searched and sent.epoch == gate.epoch:
             self._lead(gate)
         is_told = limit is not None or retry_after_s is not None
-        # The first ones leave together on purpose.
-        is_search = self.pace.is_found or permit > TOGETHER
-        is_other = is_late or is_told or self.pace.is_spaced or self.flight.is_carried
-        may_be_places = is_search and not is_other
+        is_spaced = self.pace.is_spaced or gate.is_paired(sent)
+        may_be_places = not (is_late or is_told or is_spaced or self.flight.is_carried)
         places, last = self.flight.places, self._permits
         if may_be_places and places.throttled(now, out.in_flight, permit, last):
             gate.lost()

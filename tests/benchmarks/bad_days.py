@@ -266,7 +266,7 @@ def doubted(journal: list[dict[str, Any]]) -> set[str]:
     return found
 
 
-LATE_FOR_S = 30
+LATE_FOR_S = 60
 
 
 def late() -> dict[str, object]:

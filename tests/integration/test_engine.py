@@ -27,6 +27,7 @@ from bulkbind.model import (
     RunState,
     Source,
     Throttled,
+    TimeUse,
     Transient,
     Unreachable,
 )
@@ -211,7 +212,7 @@ async def test_a_refused_row_waits_once_at_the_gate(bench):
         await sending
 
     assert looks[-1] == {"staged": 3}
-    assert bench.pacer.cooled_s == pytest.approx(30.0, abs=0.5)
+    assert bench.pacer.time.seconds(TimeUse.CLOSED) == pytest.approx(30.0, abs=0.5)
     assert bench.counts() == {"bound": 3}
 
 

@@ -14,6 +14,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.koodrive.patience import Patience
+from bulkbind.model import ServerLimit
 from bulkbind.pacing.flight import Flight
 from bulkbind.pacing.search import NOTHING, Left, Pace
 from bulkbind.pacing.traffic import Traffic
@@ -325,7 +326,7 @@ class _Client:
         traffic, now = self._traffic, self._world.now
         out, was_silent = traffic.ended(permit, now)
         if self.what.limits:
-            self._pace.stated(self.what.limits)
+            self._pace.stated(ServerLimit(*limit, None, None, "") for limit in self.what.limits)
         if is_broken:
             traffic.unanswered(permit, out, now, was_silent=was_silent, is_away=False)
         else:

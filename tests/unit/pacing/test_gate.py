@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
+from bulkbind.model import ServerLimit
 from bulkbind.pacing import gate, search
 from bulkbind.pacing.flight import Flight
 from bulkbind.pacing.gate import Gate
@@ -15,6 +16,11 @@ from bulkbind.pacing.traffic import Traffic
 def new(cap_per_s=None, learned_per_s=None, *, is_spaced=False, left=NOTHING):
     """Return a gate whose pace is set, known from before, or learned."""
     return Gate(0.0, Pace(0.0, cap_per_s, learned_per_s, is_spaced=is_spaced, left=left))
+
+
+def stated(state, per_s):
+    """Let the gateway state a limit of which so much is used."""
+    state.pace.stated([ServerLimit(per_s / search.STATED_SHARE, 1.0, None, None, "")])
 
 
 def closed(state, now=1.0, **told):
@@ -92,7 +98,7 @@ def test_where_requests_are_spaced_a_late_sender_catches_up_less(is_told, slots)
     """Two milliseconds at most at 1000/s, and what a slot takes only where the limit is told."""
     state = new(1000.0, 2000.0, is_spaced=True)
     if is_told:
-        state.pace.stated([(1000 / search.STATED_SHARE, 1.0)])
+        stated(state, 1000)
     state.sent(0.0)
 
     assert left_at_once(state, 60.0) == 1 + slots
@@ -306,7 +312,7 @@ def test_what_is_left_to_others_is_not_used(left, per_s, learned_per_s):
     """
     learned = new(learned_per_s=100.0, left=left)
     told = new(left=left)
-    told.pace.stated([(100 / search.STATED_SHARE, 1.0)])
+    stated(told, 100)
 
     assert told.pace.per_s == pytest.approx(per_s)
     assert learned.pace.per_s == pytest.approx(learned_per_s)

@@ -294,7 +294,7 @@ async def test_at_a_limit_in_flight_a_bunch_is_spread(clock):
 
     assert pacer.in_flight() == 3
     assert given[2] - given[1] == pytest.approx(flight.SPREAD * 0.1 / 3, rel=0.1)
-    assert pacer.paced_s < 0.01
+    assert pacer.time.seconds(TimeUse.PACED) < 0.01
 
 
 async def test_time_refused_and_time_paced_are_told_apart(clock):
@@ -305,8 +305,8 @@ async def test_time_refused_and_time_paced_are_told_apart(clock):
     pacer.report(await pacer.permit(), Throttled(retry_after_s=10.0))
     pacer.report(await pacer.permit(), Accepted("1", ""))
 
-    assert pacer.paced_s == pytest.approx(3.0)
-    assert pacer.cooled_s == pytest.approx(10.0)
+    assert pacer.time.seconds(TimeUse.PACED) == pytest.approx(3.0)
+    assert pacer.time.seconds(TimeUse.CLOSED) == pytest.approx(10.0)
 
 
 async def test_what_was_learned_is_for_the_next_run(clock):
@@ -413,7 +413,7 @@ async def test_time_outs_of_what_left_long_ago_do_not_close_the_gate(clock):
     await Load(pacer, clock, SILENT["eight in a row"]).run(60 * 40, 32)
 
     assert not pacer.time.seconds(TimeUse.AWAY)
-    assert pacer.cooled_s == 0.0
+    assert pacer.time.seconds(TimeUse.CLOSED) == 0.0
     assert clock.monotonic() < 40 + 3.0
 
 

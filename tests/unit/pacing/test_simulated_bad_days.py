@@ -85,7 +85,7 @@ def test_no_more_are_in_flight_than_bring_more_answers(workers, service_s, power
 
 
 @pytest.mark.parametrize(
-    ("clients", "efficiency", "refused"), [(2, 0.75, 0.03), (4, 0.65, 0.05), (10, 0.35, 0.09)]
+    ("clients", "efficiency", "refused"), [(2, 0.85, 0.03), (4, 0.80, 0.05), (10, 0.65, 0.09)]
 )
 def test_clients_that_do_not_know_each_other_share_a_limit(clients, efficiency, refused):
     """Each with its share of 30 s of work; until the last one ends, over several limits."""

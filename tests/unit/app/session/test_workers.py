@@ -17,7 +17,7 @@ from bulkbind.app.session.workers import (
 )
 from bulkbind.clock import SystemClock
 from bulkbind.engine import StopSignal
-from bulkbind.model import Throttled
+from bulkbind.model import ServerLimit, Throttled
 from bulkbind.pacing import Limit, Pacer
 from bulkbind.settings import SendSettings
 
@@ -89,7 +89,7 @@ def test_the_driver_sends_alone_where_the_gateway_allows_no_more_than_it_can(
 def test_the_driver_sends_alone_where_the_gateway_tells_a_slow_limit_or_refuses():
     """Before any 429, and while it is not known what one means."""
     told, closed = (Pacer(SystemClock(), StopSignal()) for _ in range(2))
-    told.learner.stated([(600, 1.0)])
+    told.learner.stated([ServerLimit(600, 1.0, None, None, "")])
     closed.report(closed.try_permit() or 0, Throttled(retry_after_s=60.0))
 
     assert why_alone(told, SendSettings())
