@@ -299,7 +299,7 @@ class Binder:
     async def _doubt_again(self, rows: Iterable[int]) -> None:
         claims = await self._ledger.doubt_again(sorted(rows))
         if claims:
-            why = "a connection said more, or broke"
+            why = "unexpected data on a connection, or it broke"
             self._log.warning("doubt.again", rows=len(claims), why=why)
         for claim in claims:
             self._note_disproved(claim)

@@ -447,7 +447,7 @@ class Pipeline:
                     timer.cancel()
             else:
                 self._on_quiet()
-                with self._parts.gate.time.waiting(TimeUse.SETTLING, wait_s):
+                with self._parts.gate.time.waiting(TimeUse.LISTENING, wait_s):
                     await clock.sleep(wait_s)
 
     async def _first_contact(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkbind.errors import BulkbindError, ExitCode
 from bulkbind.logs import logger
 from bulkbind.model import Status
-from bulkbind.model.wording import share
+from bulkbind.model.wording import counted, verb
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -151,9 +151,13 @@ class Breaker:
     when the last of these has failed has left already.
     """
 
-    def __init__(self, stop: StopSignal, limit: str | None) -> None:
-        """*limit*: `50` failed devices, or `5%` of those that have ended; None: never."""
+    def __init__(self, stop: StopSignal, limit: str | None, *, is_resumed: bool = False) -> None:
+        """*limit*: `50` failed devices, or `5%` of those that have ended; None: never.
+
+        *is_resumed*: whether what an earlier process sent is not counted.
+        """
         self._stop = stop
+        self._is_resumed = is_resumed
         self._limit = limit
         self._ended = 0
         self._failed = 0
@@ -242,13 +246,18 @@ class Breaker:
 
     def _trip(self) -> None:
         if self._limit is not None and self._failed >= self._most(self._limit):
-            self._stop.set(
-                StopReason(
-                    share(self._failed, self._ended, "devices", "has", "have")
-                    + f" failed, which is as many as --max-failures {self._limit} allows",
-                    hint="the failed file tells why; what has not been sent stays pending",
-                )
+            hint = "the failed file tells why; what has not been sent stays pending"
+            self._stop.set(StopReason(self._why(self._limit), hint=hint))
+
+    def _why(self, limit: str) -> str:
+        since = "since it was resumed, " if self._is_resumed else ""
+        failed = f"{counted(self._failed, 'devices')} {verb(self._failed, 'has', 'have')} failed"
+        if limit.endswith("%"):
+            failed = (
+                f"of {counted(self._ended, 'devices')} that have ended, {self._failed:,} failed"
             )
+        how = "as many as" if self._failed == self._most(limit) else "more than"
+        return f"{since}{failed}, {how} --max-failures {limit} allows"
 
     def doubted(self, before: Sequence[Status]) -> None:
         """Take back outcomes that are in doubt again; *before*: what they were."""

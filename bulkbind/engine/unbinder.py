@@ -206,7 +206,7 @@ class Unbinder:
             if not self._locked:
                 return
             wait_s = self._retries.wait_s(Again(backoff=True, retry_after_s=1.0), rounds)
-            await self._wait(TimeUse.SETTLING, wait_s)
+            await self._wait(TimeUse.LOCKED, wait_s, len(self._locked))
             locked, self._locked = self._locked, []
             await self.for_each_user(self._unbind, _by_user(locked).values())
 

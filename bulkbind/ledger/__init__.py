@@ -13,6 +13,7 @@ from bulkbind.ledger.outlook import (
     SkippedReader,
     has_bindings,
     has_met,
+    has_sent,
     last_pace,
     replaced,
 )

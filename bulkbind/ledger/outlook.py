@@ -448,6 +448,12 @@ def has_bindings(db: sqlite3.Connection) -> bool:
     return bool(int_of(db, "SELECT EXISTS (SELECT 1 FROM stored_bindings)"))
 
 
+def has_sent(db: sqlite3.Connection, run: int) -> bool:
+    """Return whether an earlier process has sent for a run."""
+    sent = "SELECT EXISTS (SELECT 1 FROM runs WHERE run = ? AND facts ->> 'sending_s' > 0)"
+    return bool(int_of(db, sent, (run,)))
+
+
 def has_met(db: sqlite3.Connection) -> bool:
     """Return whether any run of the ledger has sent anything."""
     has_sent = int_of(db, "SELECT EXISTS (SELECT 1 FROM runs WHERE facts ->> 'requests' > 0)")

@@ -449,7 +449,28 @@ class RunFacts(Facts):
             uses=(TimeUse.SETTLING,),
         ),
     )
-    """Seconds in which all that was left waited for lists that settle doubt, or for locks."""
+    """Seconds in which all that was left waited for lists that settle doubt."""
+    locked_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="waiting for devices under a backup lock",
+            metric="How long the last run only waited for devices under a backup lock.",
+            uses=(TimeUse.LOCKED,),
+        ),
+    )
+    """Seconds in which all that was left was under a backup lock."""
+    listening_s = Fact(
+        0.0,
+        adds,
+        wait=Wait(
+            said="listening for answers too many",
+            metric="How long the last run listened at its end for answers too many.",
+            uses=(TimeUse.LISTENING,),
+        ),
+    )
+    """Seconds at the end in which connections were listened to, as an answer too many would show
+    that one before was another's."""
     credentials_s = Fact(
         0.0,
         adds,
@@ -474,12 +495,12 @@ class RunFacts(Facts):
         0.0,
         adds,
         wait=Wait(
-            said="at work on this machine",
-            metric="How long the last run was busy on its own machine.",
+            said="this machine busy or asleep",
+            metric="How long the machine of the last run was busy or asleep.",
             uses=(TimeUse.AT_WORK,),
         ),
     )
-    """Seconds in which nothing was waited for."""
+    """Seconds in which nothing was waited for: the machine was busy, or asleep."""
     retrying_s = Fact(
         0.0,
         adds,

@@ -38,8 +38,12 @@ class TimeUse(enum.IntEnum):
     """A device's next attempt is waited for."""
     SETTLING = enum.auto()
     """A list is not to be read yet that settles doubt."""
+    LOCKED = enum.auto()
+    """A device is under a backup lock, and not to be tried again yet."""
+    LISTENING = enum.auto()
+    """All have ended, and an answer too many would yet show that one was another's."""
     AT_WORK = enum.auto()
-    """Nothing of all that: this machine is busy."""
+    """Nothing of all that: this machine is busy, or was asleep."""
 
 
 _ALL = tuple(TimeUse)
@@ -103,6 +107,8 @@ class Waits(NamedTuple):
     """Until anybody may send again, as the gateway refuses."""
 
 
+ASLEEP_S = 2.0
+"""Who looks so much too late could not look: the machine was busy or asleep."""
 SAMPLE = 64
 """As many of the newest waits say how long one is."""
 STEPS = 20
@@ -142,16 +148,18 @@ class TimeSpent:
     """
 
     __slots__ = (
-        "_began", "_count", "_doubts", "_holds", "_lengths", "_lists", "_now", "_out", "_seconds",
-        "_sent_at", "_since", "_unheard_at", "_were_doubtful", "is_more_to_send", "silenced",
-        "silent_after_s", "trouble",
+        "_before", "_began", "_count", "_doubts", "_holds", "_lengths", "_lists", "_looked_at",
+        "_now", "_out", "_seconds", "_sent_at", "_since", "_unheard_at", "_were_doubtful",
+        "is_more_to_send", "silenced", "silent_after_s", "trouble",
     )  # fmt: skip
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
         """*now*: the clock; without one no time passes."""
         self._now = now
-        self._began = self._since = self._sent_at = now()
+        self._began = self._since = self._sent_at = self._looked_at = now()
         self._seconds = [0.0] * len(TimeUse)
+        self._before = [*self._seconds]
+        """As they were when somebody looked last."""
         self._holds: tuple[dict[Hold, None], ...] = tuple({} for _ in TimeUse)
         """What is waited for, by cause."""
         self._out: dict[int, float] = {}
@@ -281,6 +289,21 @@ class TimeSpent:
         if cause is None and self._out and self._now() < self._silent_at():
             return TimeUse.SENDING
         return self._rest() if cause is None else cause
+
+    def look(self, every_s: float) -> None:
+        """Note that *every_s* seconds were to pass since the last look, or the first moment.
+
+        If it was many more, this machine was busy or asleep, or the process was suspended: whatever
+        was waited for meanwhile, the rest is `AT_WORK`.
+        """
+        self._book()
+        passed_s = self._since - self._looked_at
+        if passed_s > every_s + ASLEEP_S:
+            kept = every_s / passed_s
+            seconds, before = self._seconds, self._before
+            self._seconds = [b + kept * (s - b) for s, b in zip(seconds, before, strict=True)]
+            self._seconds[TimeUse.AT_WORK] += sum(seconds) - sum(self._seconds)
+        self._looked_at, self._before = self._since, [*self._seconds]
 
     def seconds(self, *causes: TimeUse) -> float:
         """Return the seconds of some causes."""

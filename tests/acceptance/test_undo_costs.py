@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 
 import pytest
@@ -99,12 +100,15 @@ def test_a_device_under_a_backup_lock_is_tried_again_later(place, what):
         ran(place, url, "run", place / "fleet.csv", "--yes", "--out", place / "out")
         if what == "undo":
             run_id = run_id_of(place / "out")
-            ran(place, url, "undo", run_id, "--yes-unbind", "6", "--out", place / "u")
+            said = ran(place, url, "undo", run_id, "--yes-unbind", "6", "--out", place / "u")
         else:
-            ran(place, url, "run", place / "moved.csv", "--yes", "--move", "--out", place / "m")
+            moved = ("run", place / "moved.csv", "--yes", "--move", "--out", place / "m")
+            said = ran(place, url, *moved)
         stats, bound = ask(f"{url}/sandbox/stats"), sandbox_bindings(url)
 
     assert stats["locked"] > 0
+    assert re.search(r"\d s waiting for devices under a backup lock", said)
+    assert "lists can settle doubt" not in said
     users = {record["userId"] for record in bound}
     assert users == (set() if what == "undo" else {"new_user_0", "new_user_1"})
 

@@ -318,7 +318,7 @@ def days() -> dict[str, Day]:
 
 PARTS = (
     "in_flight_s", "paced_s", "cooled_s", "away_s", "silent_s", "backing_off_s", "settling_s",
-    "credentials_s", "ledger_s",
+    "listening_s", "credentials_s", "ledger_s",
 )  # fmt: skip
 
 

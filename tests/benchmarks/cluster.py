@@ -125,7 +125,7 @@ def once(
     assert summary["counts"] == {"bound": rows}, summary["counts"]
     workers = summary.get("workers", [])
     assert all(worker["settled"] for worker in workers), "not all workers were ready in time"
-    return summary["sending_s"] - summary["settling_s"], summary["cpu_s"], done.cpu_s + others_s
+    return summary["sending_s"] - summary["listening_s"], summary["cpu_s"], done.cpu_s + others_s
 
 
 def measured(

@@ -48,7 +48,7 @@ def bulkbind(folder: Path, url: str, rows: int, *options: str) -> Figures:
     assert summary["counts"] == {"bound": rows}, summary["counts"]
     # From the first request to the last answer: what follows is waiting for answers too many, as
     # these name no device.
-    sending_s = summary["sending_s"] - summary["settling_s"]
+    sending_s = summary["sending_s"] - summary["listening_s"]
     return {
         "wall_s": done.wall_s,
         "cpu_s": done.cpu_s,

@@ -238,6 +238,25 @@ async def test_the_display_says_what_the_server_answers_instead(bench):
     assert set(sources) == {"no limit met"}
 
 
+async def test_answers_too_many_are_listened_for_and_no_list_is(bench):
+    """A run whose devices are all refused reads none: nothing of its time is called doubt."""
+    bench.server.planned.extend([Refused()] * 3)
+    answer = bench.server._attempt
+
+    def attempt(verdict, sent_at):
+        made = answer(verdict, sent_at)
+        made.connection = 1
+        return made
+
+    bench.server._attempt = attempt
+    await bench.ran(devices(3))
+
+    facts = bench.pacer.spent()
+    assert not bench.server.lists
+    assert facts.settling_s == 0.0
+    assert facts.listening_s == pytest.approx(0.5, abs=0.1)
+
+
 async def test_what_was_never_reached_is_named(bench):
     """Whatever was waited for, an endpoint without any answer is the reason."""
     went = where_time_went(bench.pacer, "https://x", "connection refused", has_answered=False)
@@ -326,7 +345,7 @@ async def test_the_display_says_what_is_waited_for(bench):
     first, *_, last = [words for words in seen if words]
     assert re.fullmatch(f"1 request without an answer for 1 s, given up from {moment} on", first)
     assert seen[first] <= 20.0  # that of trouble: any list may show what is silent
-    assert re.fullmatch(f"lists are read for 1 device in doubt, by {moment}", last)
+    assert re.fullmatch(f"lists are read for 1 device, by {moment}", last)
     most_s = max(left_s for words, left_s in seen.items() if words.startswith("lists"))
     assert 9.0 <= most_s <= 10.5  # two lists have to lack it
 

@@ -126,6 +126,10 @@ class Gauge:
         is_refused = pacer.is_closed and pacer.per_s() is None
         return pacer.is_paused or pacer.is_away or is_refused or bool(self.stopping())
 
+    def look(self, every_s: float) -> None:
+        """Note that *every_s* seconds were to pass since the last look; see `TimeSpent.look`."""
+        self._pacer.time.look(every_s)
+
     def stopping(self) -> str:
         """Return why the run is ending, and what it still waits for; empty while it is not."""
         reason = self._stop.reason if self._stop else None
@@ -156,7 +160,7 @@ class Gauge:
             TimeUse.BACKING_OFF: again
             and f"{counted(again, 'devices')} to be tried again"
             + (f": {time.trouble}" if time.trouble else ""),
-            TimeUse.SETTLING: doubt and f"{counted(doubt, 'devices')} in doubt, to be looked up",
+            TimeUse.SETTLING: doubt and f"lists to be read for {counted(doubt, 'devices')}",
             TimeUse.SILENT: silent
             and f"{counted(silent, 'requests')} without an answer for up to {first_s:.0f} s, "
             f"waited for until {until}",
@@ -188,26 +192,24 @@ class Gauge:
 
     def _waits_for_others(self) -> str:
         time = self._pacer.time
-        match time.now():
-            case TimeUse.SILENT:
-                count, first_s, _ = time.silent()
-                until = self._moment(self._given_up_in()[0])
-                what = f"{counted(count, 'requests')} without an answer for {first_s:.0f} s"
-                return f"{what}, given up from {until} on"
-            case TimeUse.CREDENTIALS:
-                return "getting credentials"
-            case TimeUse.BACKING_OFF as cause:
-                waits = time.waits(cause)
-                moment = self._moment(waits.left_s)
-                why = f"{time.trouble}; " if time.trouble else ""
-                by = "at" if waits.rows == 1 else "by"
-                return f"{why}{counted(waits.rows, 'devices')} tried again {by} {moment}"
-            case TimeUse.SETTLING as cause:
-                waits = time.waits(cause)
-                rows = counted(waits.rows, "devices")
-                return f"lists are read for {rows} in doubt, by {self._moment(waits.left_s)}"
-            case _:
-                return ""
+        cause = time.now()
+        waits = time.waits(cause)
+        devices, moment = counted(waits.rows, "devices"), self._moment(waits.left_s)
+        by = "at" if waits.rows == 1 else "by"
+        why = f"{time.trouble}; " if time.trouble else ""
+        words = {
+            TimeUse.CREDENTIALS: "getting credentials",
+            TimeUse.BACKING_OFF: f"{why}{devices} tried again {by} {moment}",
+            TimeUse.SETTLING: f"lists are read for {devices}, by {moment}",
+            TimeUse.LOCKED: f"{devices} under a backup lock, tried again at {moment}",
+            TimeUse.LISTENING: "all have ended; listening for answers too many",
+        }
+        if cause is not TimeUse.SILENT:
+            return words.get(cause, "")
+        count, first_s, _ = time.silent()
+        until = self._moment(self._given_up_in()[0])
+        what = f"{counted(count, 'requests')} without an answer for {first_s:.0f} s"
+        return f"{what}, given up from {until} on"
 
     def _given_up_in(self) -> tuple[float, float]:
         return self._pacer.time.given_up_in(self._patience_s(), self._list_patience_s())

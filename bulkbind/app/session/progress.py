@@ -92,6 +92,9 @@ LOG_EVERY_S = 30.0
 LOG_AT_MOST_EVERY_S = 1.0
 """The shortest time between progress lines."""
 
+LOOK_EVERY_S = 1.0
+"""Where the next look comes much later, this machine was busy or asleep."""
+
 SHORTEST_S = 1e-3
 
 _POSITION = (1 << RUN_SHIFT) - 1
@@ -140,15 +143,22 @@ class Progress:
     def shown(self, gauge: Gauge) -> Iterator[None]:
         """Show the progress of the block to the listener, and in log lines, until it ends.
 
-        *gauge*: shows the listener the pace.
+        *gauge*: shows the listener the pace, and is told when this machine was busy or asleep.
         """
-        task = asyncio.create_task(self.run(), name="progress")
+        works = (self.run(), self._look(gauge))
+        tasks = [asyncio.create_task(work, name="progress") for work in works]
         try:
             self._listener.sending(self._rows, gauge)
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
             self._listener.sent()
+
+    async def _look(self, gauge: Gauge) -> None:
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            gauge.look(LOOK_EVERY_S)
 
     def settled(self, ended: Sequence[Ended]) -> None:
         """Count durable outcomes."""

@@ -30,7 +30,7 @@ from bulkbind.app.session.workers import hub_of
 from bulkbind.clock import iso
 from bulkbind.engine import Breaker, Parts, Pipeline, StopSignal, Unbinder, draining
 from bulkbind.errors import ExitCode, LedgerError
-from bulkbind.ledger import has_bindings, ledger_of, left_by_user, places_of
+from bulkbind.ledger import has_bindings, has_sent, ledger_of, left_by_user, places_of
 from bulkbind.logs import bound, logger
 from bulkbind.model import (
     IS_BOUND,
@@ -108,7 +108,8 @@ async def send(
         hub_of(session, client, rows if binds else 0, pacer) as hub,
     ):
         api = paced(session, hub or client, pacer)
-        breaker = Breaker(stop, settings.send.max_failures)
+        is_resumed = await ledger.read(partial(has_sent, run=run))
+        breaker = Breaker(stop, settings.send.max_failures, is_resumed=is_resumed)
         account = _Account(
             session, ledger, run, rows, pacer=pacer, client=client, hub=hub, breaker=breaker
         )

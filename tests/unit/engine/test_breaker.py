@@ -47,6 +47,24 @@ async def test_so_many_failures_stop_a_run(limit, groups, stops):
         assert f"--max-failures {limit}" in stop.reason.text
 
 
+@pytest.mark.parametrize(
+    ("limit", "bound", "failed", "words"),
+    [
+        ("20", 64, 21, "21 devices have failed, more than --max-failures 20 allows"),
+        ("1", 0, 1, "1 device has failed, as many as --max-failures 1 allows"),
+        ("5%", 90, 10, "of 100 devices that have ended, 10 failed, more than --max-failures 5% "),
+        ("5%", 190, 10, "of 200 devices that have ended, 10 failed, as many as --max-failures 5%"),
+    ],
+)
+async def test_the_reason_is_a_true_sentence(limit, bound, failed, words):
+    """Whether it is as many, or more; after a resume, since when it is counted."""
+    for is_resumed, since in ((False, ""), (True, "since it was resumed, ")):
+        stop = StopSignal()
+        Breaker(stop, limit, is_resumed=is_resumed).settled(ended(bound, failed))
+        assert stop.reason is not None
+        assert stop.reason.text.startswith(since + words)
+
+
 async def left(breaker, rows):
     """Return which of these rows' requests may leave now, each once the one before has left."""
     gone = []

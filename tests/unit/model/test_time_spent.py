@@ -68,6 +68,20 @@ def test_only_silent_requests_are_silence(watch):
     assert watch.spent() == {"SENDING": 4.0 + 1.0, "SILENT": 7.0 + 1.0 + 1.0, "AT_WORK": 0.5}
 
 
+@pytest.mark.parametrize(("late_s", "jump_s"), [(1.5, 0.0), (18.0, 18.0)])
+def test_a_jump_is_no_time_of_what_was_waited_for(watch, late_s, jump_s):
+    """Whoever looks each second looks much too late: this machine was asleep, not the pace slow."""
+    with watch.time.waiting(TimeUse.PACED):
+        watch.now = 1.0
+        watch.time.look(1.0)
+        watch.now += 1.0 + late_s
+    watch.time.look(1.0)
+
+    assert watch.time.total_s() == pytest.approx(2.0 + late_s)
+    assert watch.time.seconds(TimeUse.PACED) == pytest.approx(2.0 + late_s - jump_s)
+    assert watch.time.seconds(TimeUse.AT_WORK) == pytest.approx(jump_s)
+
+
 def test_what_is_given_up_does_not_end_a_silence(watch):
     """Requests sent one a second to see, and time-outs, are no answers; a quick reset says much."""
     for request in range(20):
