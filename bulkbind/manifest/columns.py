@@ -370,8 +370,9 @@ def suggestion(
 ) -> str:
     """Return the options that take the columns probably meant for fields, to be pasted at once.
 
-    Where several may be meant for a field, they are named, and none is among the options. Empty if
-    none is found for a required or mapped field.
+    Where several may be meant for a field, they are named, and none is among the options; so is one
+    that has the field's own name, as an option holds for every file. Empty if none is found for a
+    required or mapped field.
 
     *missing*: the fields; *taken*: the positions that others have; *has_positions*: whether
     `#n` names the n-th of *names*.
@@ -381,7 +382,12 @@ def suggestion(
         return ""
     flags, doubts = [], []
     for field, texts in found.items():
-        if len(texts) == 1:
+        if len(texts) == 1 and field in mapping and field_of(texts[0], {}) == field:
+            doubts.append(
+                f"this file has `{texts[0]}` itself: leave {field}={mapping[field]} away "
+                "(--map, or `columns:`), and run files that need it apart\n"
+            )
+        elif len(texts) == 1:
             flags.append(f"--map {field}={shlex.quote(texts[0])}")
         else:
             either = " or ".join(f"{field}={shlex.quote(text)}" for text in texts[:_MOST_NAMED])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
 
 from bulkbind.errors import ManifestError
-from bulkbind.manifest import columns
+from bulkbind.manifest import columns, open_manifest
 from bulkbind.model.fields import FIELDS
+from bulkbind.settings import ManifestSettings
 
 ALL = ("user_id", "machine_code", "device_name", "device_os")
 
@@ -366,3 +368,21 @@ def test_every_field_can_be_mapped(field):
     header = [*(name for name in ALL if name != field), "My own"]
 
     assert find(header, {field: "My own"})[ALL.index(field)] == 3
+
+
+@pytest.mark.parametrize("name", ["fb.csv", "fb.yaml"])
+def test_a_file_with_the_fields_own_name_is_to_be_run_apart(tmp_path, name):
+    """A mapping holds for every file: another one for this file would break the others."""
+    one = {"machine_code": "A1", "user_id": "u"}
+    path = tmp_path / name
+    text = "machine_code,user_id\nA1,u\n" if name.endswith("csv") else f"- {json.dumps(one)}\n"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ManifestError) as refused:
+        list(open_manifest(path, ManifestSettings(columns={"machine_code": "Serial"})).rows())
+
+    assert "did you mean" not in refused.value.hint
+    assert (
+        "this file has `machine_code` itself: leave machine_code=Serial away (--map, or "
+        "`columns:`), and run files that need it apart"
+    ) in refused.value.hint
