@@ -10,7 +10,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING
 
-from bulkbind.model import ServerLimit
+from bulkbind.model import ServerLimit, Throttled
 from bulkbind.pacing.search import Event, Mark, Sent
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Gate:
         leads: Whether the limit is learned from this stream.
         next_at: Nobody sends before.
         epoch: Rises with each 429 that counts: what left before it says nothing more.
+        began: When it opened last.
         closed_at: When what closed it left.
         sent_at: When the last request left; infinite before the first.
         number: How many have left.
@@ -53,9 +54,9 @@ class Gate:
     """
 
     __slots__ = (
-        "_asked", "_began", "_cost", "_due_at", "_first", "_pair", "_refused",
-        "_through", "_tried_at", "_tries", "_twin", "closed_at", "door", "epoch", "is_closed",
-        "leads", "name", "next_at", "number", "out", "pace", "sent_at", "trying", "waiting",
+        "_asked", "_cost", "_due_at", "_first", "_pair", "_refused", "_through", "_tried_at",
+        "_tries", "_twin", "began", "closed_at", "door", "epoch", "is_closed", "leads", "name",
+        "next_at", "number", "out", "pace", "sent_at", "trying", "waiting",
     )  # fmt: skip
 
     def __init__(self, now: float, pace: Pace, name: str = "", *, leads: bool = True) -> None:
@@ -67,8 +68,7 @@ class Gate:
         self.is_closed = self._asked = False
         self.trying: int | None = None
         self.sent_at = math.inf
-        self._began = Mark(now, 0)
-        """When the gate opened last."""
+        self.began = Mark(now, 0)
         self._first: Sent | None = None
         """The first 429 since which no request that left later was answered."""
         self._twin: int | None = None
@@ -77,14 +77,9 @@ class Gate:
         """Which of the two got through, as far as is known."""
 
     @property
-    def opened_at(self) -> float:
-        """When it opened last."""
-        return self._began.at
-
-    @property
     def through(self) -> int:
         """Requests that left since the gate opened, but for those known to have been refused."""
-        return self.number - self._refused - self._began.through
+        return self.number - self._refused - self.began.through
 
     def sent(self, now: float) -> Sent:
         """A request leaves at *now*."""
@@ -132,24 +127,15 @@ class Gate:
             # A sender that was not ready in time says nothing of the pace.
             self.pace.rise(answer_s)
 
-    def throttled(
-        self,
-        now: float,
-        sent: Sent,
-        *,
-        limit: float | None = None,
-        window_s: float | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
+    def throttled(self, now: float, sent: Sent, told: Throttled) -> None:
         """A 429 came, with what its text and headers state."""
-        pace = self.pace
+        pace, limit, window_s = self.pace, told.limit, told.window_s
         self.lost()
         self._cost += 1
         if limit and window_s:
             pace.stated([ServerLimit(limit, window_s, None, None, "")])
         is_twin = sent.number == self._twin
-        is_told = limit is not None or retry_after_s is not None
-        if not is_told:
+        if limit is told.retry_after_s is None:
             self._pair_ended(sent, is_through=False)
         if sent.epoch != self.epoch or (is_twin and pace.is_found):
             return
@@ -157,15 +143,15 @@ class Gate:
         if self._first is None:
             self._first = sent
             self._through = sent.number - self._refused
-        is_told = pace.is_stated or retry_after_s is not None
+        is_told = pace.is_stated or told.retry_after_s is not None
         if is_lone and not is_told and opens_at == math.inf and pace.may_be_lone:
             self.epoch += 1
             self.next_at = max(self.next_at, now, sent.at + 1.0 / sent.per_s)
             return
-        self._tried_at, self._asked = sent.at, retry_after_s is not None
-        told_s = retry_after_s or 0.0
+        self._tried_at, self._asked = sent.at, told.retry_after_s is not None
+        told_s = told.retry_after_s or 0.0
         if limit and window_s and is_lone and not told_s and self.through >= USED_UP * limit:
-            told_s = max(0.0, self._began.at + window_s - now)
+            told_s = max(0.0, self.began.at + window_s - now)
         if is_lone and opens_at < math.inf and not is_told:
             self._close(now, max(opens_at - now, min(1.0 / pace.per_s, FIRST_TRY_S)))
         else:
@@ -187,7 +173,7 @@ class Gate:
         at = Mark(self.sent_at, self.number - 1 - self._refused)
         self.is_closed, self.trying = False, None
         self.epoch += 1
-        self._began = at
+        self.began = at
         if self._first is None or not (self.pace.has_learned or self.pace.through(at)):
             # Neither a server that was away shows a limit, nor a gate that was shut from the start.
             self._first, self._cost = None, 0
@@ -196,14 +182,14 @@ class Gate:
             self._end(at, closed_s=max(at.at - self.closed_at, 0.0))
 
     def _count_from(self, at: Mark) -> None:
-        self._began = at
+        self.began = at
         if self.leads:
             self.pace.turn_to(at)
 
     def lead(self) -> None:
         """Let the limit be learned from this stream from now on."""
         self.leads, self._first = True, None
-        self.pace.turn_to(self._began)
+        self.pace.turn_to(self.began)
 
     def _pair_ended(self, sent: Sent, *, is_through: bool) -> None:
         if self.is_paired(sent):
@@ -238,7 +224,7 @@ class Gate:
         elapsed_s = max(0.0, now - self._due_at) if self.is_closed else 0.0
         wait_s = min(LONGEST_TRY_S, max(slot_s, TRY_GROWTH * elapsed_s))
         for window_s in COMMON_WINDOWS_S:
-            left_s = self._began.at + window_s + FIRST_TRY_S - now
+            left_s = self.began.at + window_s + FIRST_TRY_S - now
             if FIRST_TRY_S < left_s < wait_s:
                 return left_s
         return wait_s

@@ -308,11 +308,9 @@ class Pacer:
             self.learner.stated(limits)
         was_away, places = traffic.server.is_away, self.flight.places.limit
         match verdict:
-            case Throttled(limit=limit, window_s=window_s, retry_after_s=retry_after_s):
+            case Throttled():
                 self.throttled += 1
-                traffic.throttled(
-                    permit, out, now, limit=limit, window_s=window_s, retry_after_s=retry_after_s
-                )
+                traffic.throttled(permit, out, now, verdict)
             case NoAnswer(was_read=False) | Unreachable():
                 is_away = isinstance(verdict, Unreachable)
                 traffic.unanswered(permit, out, now, was_silent=was_silent, is_away=is_away)

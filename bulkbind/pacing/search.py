@@ -151,18 +151,6 @@ class Event(NamedTuple):
     """Whether the gateway said how long to wait, so that it may have been idle meanwhile."""
 
 
-class _Shut(NamedTuple):
-    """A long time closed, and what had got through in the time that belongs to it."""
-
-    closed_s: float
-    through: int
-    open_s: float
-
-    def windowful(self, elapsed_s: float) -> float:
-        """Return the most that a window as long would let through in *elapsed_s*."""
-        return self.through + self.through / (self.open_s + self.closed_s) * elapsed_s
-
-
 class _Period:
     """The period of windows: the openings of the gate lie whole periods apart."""
 
@@ -256,7 +244,8 @@ class Pace:
         self._proven = self._chance = 0.0
         self._changed_at = -math.inf
         self._scale_s = SPAN_S
-        self._shut: _Shut | None = None
+        self._shut: tuple[float, int, float] | None = None
+        """A long time closed, what had got through before, and that a second of both."""
         if learned_per_s is not None and learned_per_s < self._cap:
             self._begin_at(LEARNED_SHARE * learned_per_s, learned_per_s)
 
@@ -498,19 +487,18 @@ class Pace:
 
     def _mind_penalty(self, event: Event, span: Mark) -> None:
         """Closed as long as the last time, though more got through than a window allows?"""
-        quiet_s, open_s = event.at.at - event.tried_at, event.refused.at - span.at
+        quiet_s, closed_s, end = event.at.at - event.tried_at, event.closed_s, event.at.through
         if self._shut and not self._quiet_s and not event.was_asked:
-            closed = sorted((self._shut.closed_s, event.closed_s))
-            shut = self._shut
+            was_s, through, per_s = self._shut
             is_more = any(
-                event.at.through - mark.through
-                > 0.9 * shut.windowful(event.refused.at - mark.at) + EARLY / 2
+                end - mark.through > 0.9 * (through + per_s * (event.refused.at - mark.at)) + 6
                 for mark in self._marks
             )
-            if closed[1] < 1.9 * closed[0] and is_more and quiet_s > 0.25 * event.closed_s:
+            is_as_long = max(was_s, closed_s) < 1.9 * min(was_s, closed_s)
+            if is_as_long and is_more and quiet_s > 0.25 * closed_s:
                 self._quiet_s = quiet_s
-        through = event.at.through - span.through
-        self._shut = _Shut(event.closed_s, through, max(open_s, SHORTEST_S))
+        whole_s = max(event.refused.at - span.at, SHORTEST_S) + closed_s
+        self._shut = (closed_s, end - span.through, (end - span.through) / whole_s)
 
     def _after_penalty(self, event: Event) -> float:
         refused = event.refused
@@ -556,11 +544,8 @@ class Pace:
             target = max(target, event.closed_s * top / CLOSED)
         short = SHORT if self._is_per_user else max(LEAST, min(SHORT, SHORT_S * top))
         span = min(target, short * 4.0 ** min(self._confirmed, 16), longest)
-        if not self.is_spaced:
-            span = max(span, self._scale_s * top)
-        if top == math.inf:
-            span = SHORT
-        elif event.closed_s > SHUT_SLOTS / top:
+        span = max(span, self._scale_s * top)
+        if event.closed_s > SHUT_SLOTS / top:
             span = max(span, min(through, target))
         is_first = self._leg.top == math.inf
         beyond = (max(BEYOND, self._scale_s) if is_first else BEYOND * self._scale_s) * top

@@ -16,6 +16,7 @@ from bulkbind.pacing.gate import LONGEST_TRY_S, Gate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bulkbind.model import Throttled
     from bulkbind.pacing.flight import Flight
     from bulkbind.pacing.search import Pace, Sent
 
@@ -152,7 +153,7 @@ class Traffic:
         is_searched = pace.known_per_s == math.inf
         if not is_searched and gate.name in self._unpaced:
             self._unpaced.discard(gate.name)
-            gate.next_at = max(gate.next_at, gate.opened_at + gate.through / pace.per_s)
+            gate.next_at = max(gate.next_at, gate.began.at + gate.through / pace.per_s)
         if guide is None or guide is gate or not guide.is_closed:
             return gate.next_at
         if is_searched and (gate.is_closed or gate.through >= max(1, guide.through)):
@@ -171,7 +172,9 @@ class Traffic:
             # One that is lost shows nothing.
             server.wait(now)
             return server.next_at
-        if self.has_place(now):
+        self._find_silent(now)
+        silent, per_s = len(self._silent), math.inf if self.per_user else self.pace.known_per_s
+        if flight.has_place(now, per_s, self.in_flight(), silent):
             return flight.next_at
         if self.in_flight() >= flight.most:
             return math.inf
@@ -182,13 +185,6 @@ class Traffic:
     def in_flight(self) -> int:
         """Return how many requests are, the silent ones too."""
         return len(self._out) + len(self._silent)
-
-    def has_place(self, now: float) -> bool:
-        """Return whether one more may be in flight."""
-        self._find_silent(now)
-        silent = len(self._silent)
-        per_s = math.inf if self.per_user else self.pace.known_per_s
-        return self.flight.has_place(now, per_s, len(self._out) + silent, silent)
 
     def is_far(self, gate: Gate, now: float) -> bool:
         """Return whether a user's turn, behind those who wait for it, is far off."""
@@ -330,10 +326,7 @@ class Traffic:
         heard, out.heard = 1 + out.heard, 0
         self.flight.accepted(now, out.in_flight, max(LEAST_S, now - out.sent.at), heard)
 
-    def throttled(
-        self, permit: int, out: Out, now: float, *, limit: float | None = None,
-        window_s: float | None = None, retry_after_s: float | None = None,
-    ) -> None:  # fmt: skip
+    def throttled(self, permit: int, out: Out, now: float, told: Throttled) -> None:
         """A 429 came: a limit in flight is met by fewer at once, any other closes a gate."""
         self.server.heard(permit)
         gate, sent = out.gate, out.sent
@@ -344,14 +337,14 @@ class Traffic:
         is_searched = self.pace.known_per_s == math.inf and not (guide and guide.is_closed)
         if self.per_user and is_searched and sent.epoch == gate.epoch:
             self._lead(gate)
-        is_told = limit is not None or retry_after_s is not None
+        is_told = told.limit is not None or told.retry_after_s is not None
         is_spaced = self.pace.is_spaced or gate.is_paired(sent)
         may_be_places = not (is_late or is_told or is_spaced or self.flight.is_carried)
         places, last = self.flight.places, self._permits
         if may_be_places and places.throttled(now, out.in_flight, permit, last):
             gate.lost()
         else:
-            gate.throttled(now, sent, limit=limit, window_s=window_s, retry_after_s=retry_after_s)
+            gate.throttled(now, sent, told)
 
     def unanswered(
         self, permit: int, out: Out, now: float, *, was_silent: bool, is_away: bool

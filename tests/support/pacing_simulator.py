@@ -14,7 +14,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bulkbind.koodrive.patience import Patience
-from bulkbind.model import ServerLimit
+from bulkbind.model import ServerLimit, Throttled
 from bulkbind.pacing.flight import Flight
 from bulkbind.pacing.search import NOTHING, Left, Pace
 from bulkbind.pacing.traffic import Traffic
@@ -352,5 +352,6 @@ class _Client:
         self.ran.refused += 1
         self._waiting += 1
         out, _ = self._traffic.ended(permit, self._world.now)
-        self._traffic.throttled(permit, out, self._world.now, **self.what.told)
+        told = Throttled(**self.what.told)
+        self._traffic.throttled(permit, out, self._world.now, told)
         self.send()

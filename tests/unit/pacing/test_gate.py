@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from bulkbind.model import ServerLimit
+from bulkbind.model import ServerLimit, Throttled
 from bulkbind.pacing import gate, search
 from bulkbind.pacing.flight import Flight
 from bulkbind.pacing.gate import Gate
@@ -25,7 +25,7 @@ def stated(state, per_s):
 
 def closed(state, now=1.0, **told):
     """Let a request be refused and return the state."""
-    state.throttled(now, state.sent(now), **told)
+    state.throttled(now, state.sent(now), Throttled(**told))
     return state
 
 
@@ -163,7 +163,7 @@ def test_a_told_window_that_is_used_up_is_waited_for():
     state = new()
     for _ in range(60):
         state.accepted(state.sent(0.0))
-    state.throttled(0.02, state.sent(0.0), limit=60, window_s=1.0)
+    state.throttled(0.02, state.sent(0.0), Throttled(60, 1.0))
 
     assert state.next_at == pytest.approx(1.0)
 
@@ -179,7 +179,7 @@ def test_tries_come_at_once_at_first_then_ever_later():
     """What opens soon is met soon, and what stays closed is asked less and less often."""
     state, waits, now = new(), [], 0.0
     for _ in range(30):
-        state.throttled(now, state.sent(now))
+        state.throttled(now, state.sent(now), Throttled())
         waits.append(state.next_at - now)
         now = state.next_at
 
@@ -193,7 +193,7 @@ def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
     state, tries, now = new(), [], 0.0
     while now < 2 * window_s:
-        state.throttled(now, state.sent(now))
+        state.throttled(now, state.sent(now), Throttled())
         now = state.next_at
         tries.append(now)
 
@@ -206,7 +206,7 @@ def test_late_429s_of_the_same_burst_are_ignored():
     late = [state.sent(0.99) for _ in range(3)]
     closed(state)
     before = state.next_at, state.epoch
-    state.throttled(1.001, late[0])
+    state.throttled(1.001, late[0], Throttled())
     state.accepted(late[1])
     state.broke_off(1.001, late[2])
 
@@ -234,7 +234,7 @@ def test_a_lone_429_closes_nothing(is_spaced):
     state = new(None, 100.0, is_spaced=is_spaced)
     sent_evenly(state, 50)
     before, now = state.pace.per_s, state.next_at
-    state.throttled(now, state.sent(now))
+    state.throttled(now, state.sent(now), Throttled())
     again_at = state.next_at
     opened(state)
 
@@ -262,7 +262,7 @@ def test_where_requests_are_spaced_many_429s_at_once_leave_a_pace():
     for _ in range(5):
         sent = [state.sent(state.next_at) for _ in range(10)]
         for one in sent:
-            state.throttled(one.at + 0.1, one)
+            state.throttled(one.at + 0.1, one, Throttled())
         opened(state)
 
     assert 20.0 < state.pace.per_s < 95.0
@@ -273,7 +273,7 @@ def test_a_try_that_breaks_off_behind_429s_is_followed_by_another():
     state = new()
     now = 0.0
     for _ in range(12):
-        state.throttled(now, state.sent(now))
+        state.throttled(now, state.sent(now), Throttled())
         now = state.next_at
     refused_s = now - state.closed_at
     state.broke_off(now, state.sent(now))
@@ -384,12 +384,12 @@ def test_never_above_the_cap_and_never_stuck(cap, events):
             case "answer":
                 traffic.accepted(permit, request, now)
             case "429":
-                traffic.throttled(permit, request, now)
+                traffic.throttled(permit, request, now, Throttled())
             case "told":
-                traffic.throttled(permit, request, now, limit=1 + seconds, window_s=1.0)
+                traffic.throttled(permit, request, now, Throttled(1 + seconds, 1.0))
             case "asked":
                 asked_s = seconds
-                traffic.throttled(permit, request, now, retry_after_s=seconds)
+                traffic.throttled(permit, request, now, Throttled(retry_after_s=seconds))
             case _:
                 is_away = kind == "away"
                 traffic.unanswered(permit, request, now, was_silent=was_silent, is_away=is_away)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from bulkbind.model import Throttled
 from bulkbind.pacing.flight import Flight
 from bulkbind.pacing.search import Pace
 from bulkbind.pacing.traffic import SILENT_IN_A_ROW, Traffic
@@ -55,7 +56,7 @@ def test_a_server_that_goes_away_behind_429s_is_tried_soon_at_first():
     for _ in range(12):
         permit = traffic.sent(gate, 1.0)
         out, _ = traffic.ended(permit, 1.0)
-        traffic.throttled(permit, out, 1.0)
+        traffic.throttled(permit, out, 1.0, Throttled())
     waits = []
     for _ in range(4):
         unanswered(traffic, traffic.sent(gate, 1.0), 1.0, is_away=True)
@@ -80,7 +81,7 @@ def test_429s_before_a_server_goes_away_show_no_limit_either():
     traffic, gate = new()
     permit = traffic.sent(gate, 1.0)
     out, _ = traffic.ended(permit, 1.0)
-    traffic.throttled(permit, out, 1.0)
+    traffic.throttled(permit, out, 1.0, Throttled())
     unanswered(traffic, traffic.sent(gate, 1.1), 1.1, is_away=True)
     accepted(traffic, traffic.sent(gate, 90.0), 90.1)
 
