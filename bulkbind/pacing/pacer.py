@@ -201,8 +201,8 @@ class Pacer:
         if is_held or traffic.is_closed or traffic.per_user:
             return []
         permits: list[int] = []
-        while len(permits) < most and traffic.has_place(now):
-            due_at = max(now, gate.next_at, self.flight.next_at)
+        while len(permits) < most:
+            due_at = max(now, gate.next_at, traffic.clear_at(now))
             if due_at >= now + ahead_s:
                 break
             permits.append(self._leave(gate, due_at))
