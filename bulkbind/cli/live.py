@@ -15,7 +15,9 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
+from bulkbind.app.session.eta import GO
 from bulkbind.cli.colours import STYLES
+from bulkbind.cli.here import completed
 from bulkbind.redaction import line
 from bulkbind.report.measures import (
     RATE_OVER_S,
@@ -48,6 +50,7 @@ class LiveDisplay:
         self._samples: deque[tuple[float, int]] = deque([(self._began_at, 0)])
         self._known_at = gauge.known_at
         self._terminal = terminal
+        self._go = str(completed(GO))  # what it needs is known here, and not in rich's thread
         self._width = 0
         self._lengths: list[int] = []
         """The widths of the terminal and of the lines in the last frame."""
@@ -103,14 +106,15 @@ class LiveDisplay:
         )
         lines: list[Table | Text] = [table, self._counts_line()]
         if stopping := self._gauge.stopping():
-            return Group(*lines, _line(f"stopping: {stopping}", "yellow", width))
+            return Group(*lines, Text(line(f"stopping: {stopping}"), style="yellow"))
         lines.append(self._pace_line(done))
         if workers := self._gauge.workers():
             lines.append(_line(f"workers: {workers_now(workers)}", "", width))
         if waits := self._gauge.waits():
-            lines.append(_line(f"waiting: {waits}", "yellow", width))
+            whole = line(f"waiting: {waits}").replace(GO, self._go)
+            lines.append(Text(whole, style="yellow"))
         if trouble := self._gauge.trouble():
-            lines.append(_line(trouble, "yellow", width))
+            lines.append(Text(line(trouble), style="yellow"))
         lines += [_line(f"! {problem}", "red", width) for problem in self._problems]
         return Group(*lines)
 

@@ -30,7 +30,7 @@ from bulkbind.model import (
     Transient,
     Unreachable,
 )
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,8 +132,8 @@ def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) ->
     verdict = attempt.verdict
     if isinstance(verdict, Throttled) and refused_for_s > max_wait_s:
         return StopReason(
-            f"the gateway has refused every request for {refused_for_s:,.0f} s, longer than "
-            f"max_wait, {max_wait_s:g} s, and does not say for how long it will",
+            f"the gateway has refused every request for {span_text(refused_for_s)}, longer than "
+            f"`max_wait` ({span_text(max_wait_s)}), and does not say for how long it will",
             hint="it may be a limit per hour or day: resume later, or with a larger --max-wait",
         )
     limit = ""
@@ -152,7 +152,7 @@ def too_long(attempt: Attempt, max_wait_s: float, refused_for_s: float = 0.0) ->
     moment = _moment(attempt, wait_s)
     return StopReason(
         f"the server says that {what}{limit}, and waiting for it would take up to "
-        f"{wait_s:,.0f} s: longer than max_wait, {max_wait_s:g} s",
+        f"{span_text(wait_s)}, longer than `max_wait` ({span_text(max_wait_s)})",
         hint=f"resume after {moment}, or with a larger --max-wait",
     )
 

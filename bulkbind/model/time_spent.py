@@ -107,6 +107,8 @@ class Waits(NamedTuple):
     """Until anybody may send again, as the gateway refuses."""
 
 
+SOONEST_S = 0.3
+"""Nothing is silent sooner; asked for each request, so that it is seldom asked when it is."""
 ASLEEP_S = 2.0
 """Who looks so much too late could not look: the machine was busy or asleep."""
 SAMPLE = 64
@@ -206,7 +208,7 @@ class TimeSpent:
     def sent(self, request: int) -> None:
         """A request leaves."""
         now = self._now()
-        if not self._out or now >= self._silent_at():
+        if not self._out or self._is_silent(now):
             self._book()  # else the last one that left has only been followed by another
         self._out[request] = self._sent_at = now
         self._unheard_at = min(self._unheard_at, now)
@@ -238,12 +240,13 @@ class TimeSpent:
         sent_at = self._out.get(request)
         if sent_at is None:
             return
-        now, after_s = self._now(), self.silent_after_s()
-        if now >= self._unheard_at + after_s or request == next(reversed(self._out)):
+        now = self._now()
+        if request == next(reversed(self._out)) or self._is_silent(now):
             self._book()  # else nothing is silent any sooner, or later
         del self._out[request]
-        self._lists.discard(request)
-        if is_answered or not self._out or now < sent_at + after_s:
+        if self._lists:
+            self._lists.discard(request)
+        if is_answered or not self._out or now < sent_at + self.silent_after_s():
             self._unheard_at = math.inf
 
     def _book(self) -> None:
@@ -266,8 +269,15 @@ class TimeSpent:
 
         By the first that left after the last answer: that more are sent does not end the silence.
         """
-        left_at = min(self._unheard_at, next(reversed(self._out.values())))
-        return left_at + self.silent_after_s()
+        return self._left_at() + self.silent_after_s()
+
+    def _left_at(self) -> float:
+        left_at = next(reversed(self._out.values()))
+        return min(self._unheard_at, left_at)
+
+    def _is_silent(self, now: float) -> bool:
+        left_at = self._left_at()
+        return now - left_at >= SOONEST_S and now >= left_at + self.silent_after_s()
 
     def _first(self, begin: TimeUse, end: TimeUse) -> TimeUse | None:
         """Return the first cause of those before *end* that is held."""

@@ -10,6 +10,19 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
 
 
+MINUTE_S, HOUR_S = 60.0, 3600.0
+
+
+def span_text(seconds: float) -> str:
+    """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`, `24 h`."""
+    if seconds < 2 * MINUTE_S:
+        return f"{max(seconds, 1):,.0f} s"
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / MINUTE_S:,.0f} min"
+    hours, rest = divmod(round(seconds / MINUTE_S), 60)
+    return f"{hours:,} h {rest} min" if rest else f"{hours:,} h"
+
+
 def may_be_sent(count: int) -> str:
     """Return what is known of rows that were being sent when a run was cut off, as a clause."""
     return f"up to {counted(count, 'rows')} may have been sent without an answer"

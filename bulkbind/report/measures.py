@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model import Told, Waits
 from bulkbind.model.fields import enumeration
-from bulkbind.model.wording import counted
+from bulkbind.model.wording import counted, span_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,16 +35,6 @@ TO_A_TENTH = 100.0
 def moment(text: str | None) -> str:
     """Return a time from the ledger to the second: `2026-11-23 20:44:03 UTC`."""
     return f"{text[:10]} {text[11:19]} UTC" if text else ""
-
-
-def span_text(seconds: float) -> str:
-    """Return a duration for display: `4 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 2 * MINUTE_S:
-        return f"{max(seconds, 1):,.0f} s"
-    if seconds < 2 * HOUR_S:
-        return f"{seconds / MINUTE_S:,.0f} min"
-    hours, rest = divmod(round(seconds / MINUTE_S), 60)
-    return f"{hours:,} h {rest} min"
 
 
 def rate_text(

@@ -25,10 +25,10 @@ from bulkbind.model import (
     Status,
     adjustment_words,
 )
-from bulkbind.model.wording import counted, meaning
+from bulkbind.model.wording import counted, meaning, span_text
 from bulkbind.redaction import json_text, line
 from bulkbind.report import charts
-from bulkbind.report.measures import limit_text, moment, rate_text, sent_by, span_text
+from bulkbind.report.measures import limit_text, moment, rate_text, sent_by
 from bulkbind.report.summary import (
     asked_text,
     exactness,

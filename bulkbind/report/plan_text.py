@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import EXTRA, Forecast, Leavers, Plan, PlanWord, RunKind
-from bulkbind.model.wording import counted, verb
+from bulkbind.model.wording import counted, span_text, verb
 from bulkbind.redaction import Lines, lines
 from bulkbind.report.markdown import code, plain, table
-from bulkbind.report.measures import rate_text, span_text
+from bulkbind.report.measures import rate_text
 from bulkbind.report.problem_text import problem_lines
 from bulkbind.report.undo_report import MAY_COST
 

@@ -15,7 +15,7 @@ from bulkbind.app.plan import load_plan, save_plan
 from bulkbind.clock import SystemClock
 from bulkbind.errors import PlanMovedError, UnreadableListError, UsageError
 from bulkbind.ledger import Ledger
-from bulkbind.report.measures import span_text
+from bulkbind.model.wording import span_text
 from bulkbind.report.plan_text import plan_json, plan_text
 from bulkbind.sandbox import Sandbox, SandboxOptions, parse_fault
 from bulkbind.settings import (

@@ -243,7 +243,7 @@ async def test_a_limit_per_day_says_when_to_go_on(tmp_path, message):
     async with server(answers(429, told("APIG.0308", f"throttled, {message}"))) as seen:
         result = await ran(tmp_path, seen.url)
 
-    assert_stopped(result, "longer than max_wait", "resume after 20")
+    assert_stopped(result, "longer than `max_wait` (2 min)", "resume after 20")
     moment = re.search(r"after (\S{10} \S{8}) UTC,", result.hint)
     assert moment
     assert datetime.fromisoformat(moment[1]).replace(tzinfo=UTC) > datetime(2026, 1, 1, tzinfo=UTC)

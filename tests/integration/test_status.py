@@ -48,8 +48,8 @@ async def sending(tmp_path):
         live = LiveFacts()
         live.run, live.began_at, live.at = run, began_at, iso(bench.clock.utc_now())
         live.allowed_per_s, live.waiting = 10.0, Waits(5, 4.0, 5.0)
-        live.source, live.trouble = "set by --rate", "5 devices in doubt, to be looked up"
-        live.waits = "paced until 12:00:09"
+        live.source, live.trouble = "set by --rate", "lists to be read for 5 devices"
+        live.waits = "next request at 12:00:09, to keep within 10/s"
         live.spent = RunFacts({"requests": 80, "sending_s": 8.0, "paced_s": 7.5})
         await ledger.put_meta(LiveFacts.key, live.as_json())
     return bench
@@ -148,7 +148,10 @@ async def test_it_says_why_it_waits_and_what_the_time_went_to(sending):
     assert lines[1] == "sending: pid 1 on here"
     assert lines[2].startswith("9.")
     assert lines[2].endswith("/s of 10/s (set by --rate)  ·  8 s so far  ·  about 39 s left")
-    assert lines[3:] == ["waiting: paced until 12:00:09", "5 devices in doubt, to be looked up"]
+    assert lines[3:] == [
+        "waiting: next request at 12:00:09, to keep within 10/s",
+        "lists to be read for 5 devices",
+    ]
     assert found.summary.facts.account() == [("keeping to the pace", 7.5), ("sending", 0.5)]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WORTH_SHOWING_S = 1.0
 """Shorter waits are part of the pace."""
+GO = "`bulkbind adjust --go`"
+"""What resumes a run that an operator has paused."""
 ANOTHER = 0.2
 """A limit that differs by more is another one: what was sent before says nothing of it."""
 NEARLY_ALL, MOST = 0.9, 0.5
@@ -119,12 +121,14 @@ class Gauge:
     def is_blocked(self) -> bool:
         """Return whether nobody may send, and nobody knows for how long.
 
-        The operator said so, the endpoint is away, the gateway refuses and has shown no limit, or
-        the run is ending.
+        The operator said so, the endpoint is away, or answers nothing though more is to be sent,
+        the gateway refuses and has shown no limit, or the run is ending.
         """
         pacer = self._pacer
         is_refused = pacer.is_closed and pacer.per_s() is None
-        return pacer.is_paused or pacer.is_away or is_refused or bool(self.stopping())
+        is_silent = pacer.time.is_more_to_send and pacer.time.now() is TimeUse.SILENT
+        is_away = pacer.is_paused or pacer.is_away or is_refused or is_silent
+        return is_away or bool(self.stopping())
 
     def look(self, every_s: float) -> None:
         """Note that *every_s* seconds were to pass since the last look; see `TimeSpent.look`."""
@@ -171,7 +175,7 @@ class Gauge:
     def waits(self) -> str:
         """Return briefly why nothing is sent now; empty if something is."""
         if self._pacer.is_paused:
-            return "paused by an operator; `bulkbind adjust --go` resumes it"
+            return f"paused by an operator; {GO} resumes it"
         closed_s = self._pacer.closed_for_s()
         if closed_s > WORTH_SHOWING_S:
             until = self._moment(closed_s)

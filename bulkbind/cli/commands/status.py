@@ -11,9 +11,9 @@ from bulkbind.cli.options import run_argument, settings_from
 from bulkbind.cli.running import explained, print_json, print_lines
 from bulkbind.model import RunState
 from bulkbind.model.results import CUT_OFF
-from bulkbind.model.wording import verb
+from bulkbind.model.wording import span_text, verb
 from bulkbind.report import as_json, as_text
-from bulkbind.report.measures import moment, pace_text, span_text, workers_now
+from bulkbind.report.measures import moment, pace_text, workers_now
 from bulkbind.settings import Group
 
 if TYPE_CHECKING:

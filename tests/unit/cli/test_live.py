@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console as Terminal
 
-from bulkbind.app.session.eta import Gauge
+from bulkbind.app.session.eta import GO, Gauge
 from bulkbind.cli.live import LiveDisplay
 from bulkbind.engine import StopSignal
 from bulkbind.model import Throttled, WorkerState
@@ -132,7 +132,7 @@ class Away(Gauge):
         return True
 
     def trouble(self):
-        return "3 devices in doubt, to be looked up"
+        return "lists to be read for 3 devices"
 
 
 async def test_while_the_endpoint_is_away_no_time_is_left(parts):
@@ -145,7 +145,20 @@ async def test_while_the_endpoint_is_away_no_time_is_left(parts):
 
     lines = plain(shown, terminal)
     assert lines[2] == "20/s of 40/s (set by --rate)  ·  5 s so far"
-    assert lines[3] == "3 devices in doubt, to be looked up"
+    assert lines[3] == "lists to be read for 3 devices"
+
+
+async def test_why_it_waits_is_told_whole(parts, monkeypatch):
+    """With the command as it is typed here, on as many lines as that takes."""
+    whole = "`bulkbind adjust --go --endpoint http://127.0.0.1:8080 --ledger /var/lib/b/l.db`"
+    monkeypatch.setattr("bulkbind.cli.live.completed", lambda text: text.replace(GO, whole))
+    clock, pacer = parts
+    pacer.is_paused = True
+    terminal = Terminal(file=io.StringIO(), width=60, force_terminal=True)
+    shown = LiveDisplay(1_000, Gauge(pacer, clock), clock, terminal)
+
+    words = " ".join(plain(shown, terminal)[3:]).split()
+    assert " ".join(words) == f"waiting: paused by an operator; {whole} resumes it"
 
 
 async def test_workers_stand_below_the_pace(parts):

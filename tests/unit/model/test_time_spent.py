@@ -113,6 +113,30 @@ def test_a_server_that_has_never_answered_is_silent_whatever_else_is_sent(watch)
     assert watch.time.seconds(TimeUse.SILENT) == 5.5
 
 
+def test_what_silence_is_is_not_asked_for_each_request(watch):
+    """Where answers come quickly, it costs a request nothing; later it is asked."""
+    asked = 0
+
+    def silent_after_s():
+        nonlocal asked
+        asked += 1
+        return 4.0
+
+    watch.time.silent_after_s = silent_after_s
+    for request in range(1_000):
+        watch.time.sent(request)
+        watch.now += 0.001
+        if request >= 10:
+            watch.time.ended(request - 10)
+    assert asked < 20
+    watch.now += 1.0
+    watch.time.sent(2_000)
+    watch.time.ended(995)
+
+    assert asked >= 1
+    assert watch.spent() == {"SENDING": 2.0}
+
+
 def test_silence_is_found_without_anybody_looking(watch):
     """Nothing happens between sending and the time-out, and both parts are told apart."""
     watch.time.sent(1)
