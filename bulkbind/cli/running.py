@@ -171,7 +171,7 @@ async def _with_signals(work: Work, first_words: str, next_step: str, grace_s: f
             stop.set(StopReason(f"interrupted by {number.name}", code))
         elif not task.cancelling():
             console.end_displays()  # a command to paste stays in one line
-            say(completed("stopping at once" + (f"; {next_step}" if next_step else "")))
+            say(completed("Stopping now." + (f" To resume: {next_step}" if next_step else "")))
             task.cancel()
 
     for number in SIGNALS:

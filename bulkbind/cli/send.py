@@ -52,13 +52,13 @@ def send(
     given: dict[str, Any], use_case: UseCase[RunResult], *, is_rehearsal: bool = False
 ) -> ExitCode:
     """Execute a command that sends one run; return its exit code."""
-    next_step = "" if is_rehearsal else "`bulkbind resume` resumes it"
+    next_step = "" if is_rehearsal else "`bulkbind resume`"
     return _send(given, use_case, of_run, show, next_step=next_step, is_rehearsal=is_rehearsal)
 
 
 def send_inbox(given: dict[str, Any], use_case: UseCase[InboxResult]) -> ExitCode:
     """Execute a command that sends the manifests of an inbox; return its exit code."""
-    next_step = f"resume with: {again()}"
+    next_step = f"`{again()}`"
     return _send(given, use_case, of_inbox, _show_inbox, next_step=next_step, is_inbox=True)
 
 
@@ -137,8 +137,8 @@ class _End:
         with contextlib.suppress(BulkbindError):
             ledger, endpoint = ledger_of(settings), settings.endpoint()
             before = self._began_at  # what this very command did is no earlier success
-            found = in_thread(went_well_at, ledger, endpoint, names, before)
-            well_at = await found if names else ""
+            if names:
+                well_at = await in_thread(went_well_at, ledger, endpoint, names, before)
         return Here(
             host=socket.gethostname(),
             endpoint=settings.api.endpoint or "",

@@ -151,7 +151,7 @@ CASE WHEN r.duplicate_of IS NULL
                   || CASE WHEN f.user_id = r.user_id THEN '' ELSE ' for user ' || f.user_id END
                   || CASE WHEN f.{_NAME} IS r.{_NAME} OR f.{_NAME} IS NULL THEN ''
                           ELSE ' under the name ' || f.{_NAME} END
-                  || ', which is '
+                  || ', which ' || CASE f.status WHEN 'failed' THEN '' ELSE 'is ' END
                   || {_SHOWN.replace("r.", "f.")}
              FROM rows f JOIN sources s ON s.run = f.run AND s.source = f.source
             WHERE f.id = r.duplicate_of) END

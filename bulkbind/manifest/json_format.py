@@ -737,7 +737,7 @@ def _parse_line(line: int, written: str) -> Item:
     try:
         return Item(line, whole_value(text), text)
     except WrongJsonError as error:
-        at = "" if error.at is None else f" at {error.at + 1}"
+        at = "" if error.at is None else f" at position {error.at + 1}"
         shown = printable(text.rstrip(_BLANK))
         hint = "" if error.at is None else _cause(text.strip(_BLANK), error.at)
         return Item(line, None, text, Problem("row", "row", shown, _JSON, f"{error}{at}", hint))

@@ -134,7 +134,7 @@ def _found(value: str, rule: Rule) -> str:
         return "it is empty"
     wrong = (at for at, character in enumerate(value) if not rule.allowed.fullmatch(character))
     first = next(wrong, None)
-    parts = [] if first is None else [f"{name_character(value[first])} at {first + 1}"]
+    parts = [] if first is None else [f"{name_character(value[first])} at position {first + 1}"]
     if len(value) > rule.longest:
         parts.append(f"it has {len(value)} characters")
     return ", ".join(parts)

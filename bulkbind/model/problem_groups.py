@@ -28,7 +28,7 @@ _OTHER_ROW = (
 _SPECIFIC = (
     *_OTHER_ROW,
     (re.compile(r"it has \d+ characters"), "too long"),
-    (re.compile(r",? at \d+\b"), ""),
+    (re.compile(r",? at (?:position )?\d+\b"), ""),
     (re.compile(r" in [A-Z]{1,3}\d+$"), ""),
 )
 """What differs between rows with the same problem: other rows, lengths, positions, cells."""

@@ -51,7 +51,7 @@ class Problem:
     rule: str
     """What is allowed: one clause, the same for every row that breaks it."""
     found: str
-    """What is wrong with this value, e.g. `'-' (U+002D HYPHEN-MINUS) at 4`."""
+    """What is wrong with this value, e.g. `'-' (U+002D HYPHEN-MINUS) at position 4`."""
     hint: str = ""
     """The likely cause and a fix; empty if unknown."""
     cure: str = ""

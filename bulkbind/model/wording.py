@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bulkbind.model.attempts import TIMED_OUT
+
 
 def counted(count: int, what: str) -> str:
     """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
@@ -66,10 +68,12 @@ _CODES = {
 
 
 def reason(code: str, message: str) -> str:
-    """Return why something ended as it did: `13000301 space missing`, `timeout: no answer …`.
+    """Return why something ended as it did: `13000301 space missing`, `reset: connection lost`.
 
-    A code of ours is a word; the provider's have digits.
+    A code of ours is a word; the provider's have digits. That of a time-out says what its message
+    does.
     """
+    code = "" if code == TIMED_OUT and message else code
     joint = ": " if code.isalpha() else " "
     return joint.join(word for word in (code, message) if word)
 

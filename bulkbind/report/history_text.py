@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkbind.model.history import Left
+from bulkbind.model.wording import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _taken(taken: Taken) -> str:
 
 def _answer(of: Appearance | Try | Taken) -> str:
     """Return what the server said, and the trace id by which its support finds it."""
-    parts = [f"HTTP {of.http_status}" if of.http_status else "", of.code, of.message]
+    parts = [f"HTTP {of.http_status}" if of.http_status else "", reason(of.code, of.message)]
     said = " ".join(part for part in parts if part)
     trace = f"trace {of.trace_id}" if of.trace_id else ""
     return "".join(f", {part}" for part in (said, trace) if part)

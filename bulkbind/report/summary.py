@@ -102,8 +102,8 @@ def sentence(summary: RunSummary) -> str:
     counts = summary.counts
     if undo := summary.undo:
         gone = sum(undo["counts"].get(status, 0) for status in GONE)
-        are = verb(gone, "is", "are")
-        return f"Undone: {counted(gone, 'devices')} of this run {are} unbound again."
+        have = verb(gone, "has", "have")
+        return f"Undone: {counted(gone, 'devices')} bound by this run {have} been unbound."
     does, wanted = ("bound", IS_BOUND) if summary.kind is RunKind.BIND else ("unbound", IS_GONE)
     lost = summary.facts.not_found
     asked = counts | {Status.SKIPPED: counts.get(Status.SKIPPED, 0) - lost}
@@ -369,7 +369,7 @@ def _pace(summary: RunSummary) -> list[str]:
         parts.append(counted(facts.requests_lists, "list calls"))
     if summary.posted_again_after_bound:
         repeats = counted(summary.posted_again_after_bound, "requests")
-        parts.append(f"{repeats} for what was bound already")
+        parts.append(f"{repeats} repeated a bind that had already succeeded")
     if facts.requests_again:
         again = counted(facts.requests_again, "binds")
         parts.append(f"{again} sent again after no answer came in time")

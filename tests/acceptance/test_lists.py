@@ -289,7 +289,7 @@ async def test_what_is_posted_again_after_it_was_bound_is_counted(tmp_path, is_s
     assert server.posts.count("SN000005") == 3
     assert summary["posted_again_after_bound"] == 3
     assert result.report is not None
-    assert "3 requests for what was bound already" in as_text(result.report.summary)
+    assert "3 requests repeated a bind that had already succeeded" in as_text(result.report.summary)
     assert statuses(tmp_path / "out").keys() <= {"bound", "already_bound"}
     assert server.all_codes() == [row[0] for row in fleet(30)]
 

@@ -153,7 +153,7 @@ def test_a_report_has_every_status(path, tmp_path):
     assert {code: row.status for code, row in rows.items() if code != "duplicate"} == {
         status: status.shown for status in Status if status is not Status.DUPLICATE
     }
-    ends = {detail.rsplit(", which is ", 1)[1] for detail in firsts}
+    ends = {detail.rsplit(", which ", 1)[1].removeprefix("is ") for detail in firsts}
     assert ends == {status for status in MEANINGS if status not in NO_DEVICE}
     assert reasons == set(NEEDS_PERSON)
     assert {line.split(": ")[1] for line in people} == set(NEEDS_PERSON)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkbind.model import NEEDS_PERSON, RunFacts, RunState, Status
-from bulkbind.model.wording import counted, explained, share, to_agree, verb, words
+from bulkbind.model.wording import counted, meaning, share, to_agree, verb, words
 from bulkbind.redaction import Lines, lines
 from bulkbind.report import as_json
 from bulkbind.report.measures import moment
@@ -201,7 +201,8 @@ def _new(changes: Changes) -> list[str]:
 
 
 def _example(row: Example) -> str:
-    why = explained(*row["why"].partition(" ")[::2])
+    why, told = row["why"], meaning(row["why"].partition(" ")[0])
+    why = f"{why}: {told}" if told else why
     return f"{row['place']}  {words(row['status'])}: {why[:MOST_WHY]}"
 
 

@@ -120,7 +120,7 @@ def command(run_id: str | None, *, as_json: bool, why: str, **given: Any) -> Non
       bulkbind adjust --go --rate none
       bulkbind adjust --deadline 30m
 
-    Exit codes: 0 the run does it, 2 no run is sending, 3 it has not said so within 10 s.
+    Exit codes: 0 the run has taken it over, 2 no run is sending, 3 it has not said so within 10 s.
     """  # noqa: D301  # click's mark for a block that is not wrapped
     names = ("rate", "concurrency", "max_failures", "deadline", "pause", "go", "drain")
     what = {name: given.pop(name) for name in names}
@@ -130,7 +130,8 @@ def command(run_id: str | None, *, as_json: bool, why: str, **given: Any) -> Non
     if as_json:
         print_json({"run_id": found.run_id, "what": found.what, "done": found.is_done})
     elif found.is_done:
-        say(f"run {found.run_id} does it")
+        say(f"run {found.run_id} has taken this over")
     else:
-        say(f"run {found.run_id} has not said that it does it: `bulkbind status` shows it")
+        said = f"run {found.run_id} has not said that it has taken this over"
+        say(f"{said}: `bulkbind status` shows it")
     sys.exit(ExitCode.DONE if found.is_done else ExitCode.STOPPED)

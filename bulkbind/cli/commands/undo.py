@@ -72,7 +72,7 @@ def command(run_id: str, *, yes_unbind: int | None, **given: Any) -> None:
             _show(result, is_quiet=given["quiet"], is_json=given["as_json"])
             return result.exit_code
 
-        next_step = f"resume with: {command_here(['undo', run_id])}"
+        next_step = f"`bulkbind undo {run_id}`"
         sys.exit(
             run_until_done(
                 work, first_words=DRAINING, next_step=next_step, grace_s=settings.send.grace

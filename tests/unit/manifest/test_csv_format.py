@@ -199,7 +199,7 @@ def test_undecodable_byte_breaks_its_own_row_alone(read):
 
     assert outline(rows) == [(2, "A"), (3, None), (4, "C")]
     assert rules(rows[1]) == [
-        ("machine_code", "byte 0xE9, which the file's encoding does not know, at 2")
+        ("machine_code", "byte 0xE9, which the file's encoding does not know, at position 2")
     ]
     assert rows[1].values[1] == r"B\xe9"
 
@@ -251,7 +251,7 @@ def test_nul_byte_far_down_breaks_its_row_alone(read):
     good = b"A,u\n" * 20_000
     rows = read(b"machine_code,user_id\n" + good + b"B\x00,u\nC,u\n")
 
-    assert rules(rows[-2]) == [("machine_code", "(U+0000 control character) at 2")]
+    assert rules(rows[-2]) == [("machine_code", "(U+0000 control character) at position 2")]
     assert outline(rows[-1:]) == [(20_003, "C")]
 
 

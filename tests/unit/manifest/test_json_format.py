@@ -87,7 +87,7 @@ def test_number_is_the_text_that_was_written(lines, value, code):
         ("[" * 100_000, "nested too deeply"),
         ('{"machine_code": true, "user_id": "u"}', "it is true"),
         ('{"machine_code": {"a": 1}, "user_id": "u"}', "it is a mapping"),
-        ('{"machine_code": 1.5, "user_id": "u"}', "'.' (U+002E FULL STOP) at 2"),
+        ('{"machine_code": 1.5, "user_id": "u"}', "'.' (U+002E FULL STOP) at position 2"),
         ('{"machine_code": "\\ud800", "user_id": "u"}', "U+D800"),
     ],
 )

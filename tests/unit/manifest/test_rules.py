@@ -80,33 +80,45 @@ def test_allowed_value_becomes_a_device(field, value):
     ("field", "value", "found"),
     [
         ("machine_code", "a" * 65, "it has 65 characters"),
-        ("machine_code", "SN-1", "'-' (U+002D HYPHEN-MINUS) at 3"),
-        ("machine_code", "SN 1", "' ' (U+0020 SPACE) at 3"),
-        ("machine_code", "SN1\n", "(U+000A control character) at 4"),
-        ("machine_code", "\nSN1", "(U+000A control character) at 1"),
-        ("machine_code", "SN\u00a01", "(U+00A0 NO-BREAK SPACE) at 3"),
-        ("machine_code", "SN\u0661", "'\u0661' (U+0661 ARABIC-INDIC DIGIT ONE) at 3"),
-        ("machine_code", "SN\uff11", "'\uff11' (U+FF11 FULLWIDTH DIGIT ONE) at 3"),
-        ("machine_code", "SN\u00e9", "'\u00e9' (U+00E9 LATIN SMALL LETTER E WITH ACUTE) at 3"),
-        ("machine_code", "S\u212a1", "'\u212a' (U+212A KELVIN SIGN) at 2"),
-        ("machine_code", "SN\x001", "(U+0000 control character) at 3"),
-        ("machine_code", "SN\ufeff1", "(U+FEFF ZERO WIDTH NO-BREAK SPACE) at 3"),
-        ("machine_code", "a-" * 33, "'-' (U+002D HYPHEN-MINUS) at 2, it has 66 characters"),
+        ("machine_code", "SN-1", "'-' (U+002D HYPHEN-MINUS) at position 3"),
+        ("machine_code", "SN 1", "' ' (U+0020 SPACE) at position 3"),
+        ("machine_code", "SN1\n", "(U+000A control character) at position 4"),
+        ("machine_code", "\nSN1", "(U+000A control character) at position 1"),
+        ("machine_code", "SN\u00a01", "(U+00A0 NO-BREAK SPACE) at position 3"),
+        ("machine_code", "SN\u0661", "'\u0661' (U+0661 ARABIC-INDIC DIGIT ONE) at position 3"),
+        ("machine_code", "SN\uff11", "'\uff11' (U+FF11 FULLWIDTH DIGIT ONE) at position 3"),
+        (
+            "machine_code",
+            "SN\u00e9",
+            "'\u00e9' (U+00E9 LATIN SMALL LETTER E WITH ACUTE) at position 3",
+        ),
+        ("machine_code", "S\u212a1", "'\u212a' (U+212A KELVIN SIGN) at position 2"),
+        ("machine_code", "SN\x001", "(U+0000 control character) at position 3"),
+        ("machine_code", "SN\ufeff1", "(U+FEFF ZERO WIDTH NO-BREAK SPACE) at position 3"),
+        (
+            "machine_code",
+            "a-" * 33,
+            "'-' (U+002D HYPHEN-MINUS) at position 2, it has 66 characters",
+        ),
         ("device_name", "n" * 33, "it has 33 characters"),
-        ("device_name", "Van (1)", "'(' (U+0028 LEFT PARENTHESIS) at 5"),
-        ("device_name", "a,b", "',' (U+002C COMMA) at 2"),
-        ("device_name", "a\u00a0b", "(U+00A0 NO-BREAK SPACE) at 2"),
-        ("device_name", "a\u2003b", "(U+2003 EM SPACE) at 2"),
-        ("device_name", "a\x1cb", "(U+001C control character) at 2"),
-        ("device_name", "a\u2013b", "'\u2013' (U+2013 EN DASH) at 2"),
+        ("device_name", "Van (1)", "'(' (U+0028 LEFT PARENTHESIS) at position 5"),
+        ("device_name", "a,b", "',' (U+002C COMMA) at position 2"),
+        ("device_name", "a\u00a0b", "(U+00A0 NO-BREAK SPACE) at position 2"),
+        ("device_name", "a\u2003b", "(U+2003 EM SPACE) at position 2"),
+        ("device_name", "a\x1cb", "(U+001C control character) at position 2"),
+        ("device_name", "a\u2013b", "'\u2013' (U+2013 EN DASH) at position 2"),
         ("device_os", "o" * 33, "it has 33 characters"),
-        ("device_os", "Linux-5", "'-' (U+002D HYPHEN-MINUS) at 6"),
-        ("device_os", "iOS 17.2", "'.' (U+002E FULL STOP) at 7"),
+        ("device_os", "Linux-5", "'-' (U+002D HYPHEN-MINUS) at position 6"),
+        ("device_os", "iOS 17.2", "'.' (U+002E FULL STOP) at position 7"),
         ("user_id", "u" * 129, "it has 129 characters"),
-        ("user_id", "a b", "' ' (U+0020 SPACE) at 2"),
-        ("user_id", "a\n", "(U+000A control character) at 2"),
-        ("user_id", "a\x7f", "(U+007F control character) at 2"),
-        ("user_id", "a\u00e4", "'\u00e4' (U+00E4 LATIN SMALL LETTER A WITH DIAERESIS) at 2"),
+        ("user_id", "a b", "' ' (U+0020 SPACE) at position 2"),
+        ("user_id", "a\n", "(U+000A control character) at position 2"),
+        ("user_id", "a\x7f", "(U+007F control character) at position 2"),
+        (
+            "user_id",
+            "a\u00e4",
+            "'\u00e4' (U+00E4 LATIN SMALL LETTER A WITH DIAERESIS) at position 2",
+        ),
     ],
     ids=ascii,
 )
@@ -195,10 +207,10 @@ def test_user_id_given_as_an_option_is_good(value):
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        ("a b", "' ' (U+0020 SPACE) at 2"),
-        (" a", "' ' (U+0020 SPACE) at 1"),
+        ("a b", "' ' (U+0020 SPACE) at position 2"),
+        (" a", "' ' (U+0020 SPACE) at position 1"),
         ("u" * 129, "it has 129 characters"),
-        ("u\n", "(U+000A control character) at 2"),
+        ("u\n", "(U+000A control character) at position 2"),
     ],
     ids=ascii,
 )
@@ -238,7 +250,7 @@ def test_undecodable_byte_is_shown_so_that_it_can_be_stored():
     [problem] = problems
     assert problem.value == r"SN\xe9"
     assert problem.value.encode("utf-8")
-    assert problem.found == "byte 0xE9, which the file's encoding does not know, at 3"
+    assert problem.found == "byte 0xE9, which the file's encoding does not know, at position 3"
 
 
 def test_printable_leaves_text_alone():

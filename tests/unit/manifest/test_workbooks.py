@@ -404,7 +404,7 @@ def test_positions_count_from_column_a(read, left):
 
     assert line == 4
     assert manifest.notices == ["f.xlsx: 1 comment line passed over"]
-    assert f"at 3 in {'ABCD'[left]}4 (" in told
+    assert f"at position 3 in {'ABCD'[left]}4 (" in told
 
 
 NO_PLACES = "".join(

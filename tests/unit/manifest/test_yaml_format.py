@@ -108,7 +108,7 @@ def test_keys_can_be_mapped(read):
     assert good.device == Device("u", "A")
     assert rules(bad) == [
         ("user_id", "owner", "it is missing"),
-        ("machine_code", "serial", "'-' (U+002D HYPHEN-MINUS) at 2"),
+        ("machine_code", "serial", "'-' (U+002D HYPHEN-MINUS) at position 2"),
     ]
 
 
@@ -548,7 +548,7 @@ def test_nested_value_in_a_used_field_is_a_problem(read, value, found):
     assert row.device is None
     assert sorted(rules(row)) == [
         ("machine_code", "machine_code", found),
-        ("user_id", "user_id", "' ' (U+0020 SPACE) at 2"),
+        ("user_id", "user_id", "' ' (U+0020 SPACE) at position 2"),
     ]
 
 

@@ -28,6 +28,7 @@ from bulkbind.model import (
     UndoPlan,
     UndoSummary,
 )
+from bulkbind.model.wording import reason
 from bulkbind.report.page import verdict
 from bulkbind.report.plan_text import plan_text
 from bulkbind.report.summary import as_text
@@ -203,3 +204,26 @@ def test_the_mail_of_an_inbox_says_what_settles_doubt(why, cure):
 
     [line] = [line for line in told.splitlines() if line.startswith("    -> ")]
     assert cure in line
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("no answer within 15 s", "no answer within 15 s"),
+        ("it lacks other devices", "it lacks other devices"),
+        ("13000301 full", "13000301 full: the user's cloud space is full or not opened"),
+    ],
+)
+def test_the_mail_of_an_inbox_repeats_a_reason_as_it_is(why, told):
+    """Only what a provider's code means is added: the first word is none where there is no code."""
+    example: Example = {"place": "a.csv:2", "status": "failed", "why": why}
+    found = replace(inbox(1).files[0], counts={"failed": 1}, examples=[example])
+
+    assert f"a.csv:2  failed: {told}\n" in of_inbox(replace(inbox(1), files=(found,))).text
+
+
+def test_a_time_out_is_said_once():
+    """Its code says what its message does; other codes stand before theirs."""
+    assert reason("timeout", "no answer within 15 s") == "no answer within 15 s"
+    assert reason("timeout", "") == "timeout"
+    assert reason("reset", "the connection broke") == "reset: the connection broke"

@@ -165,7 +165,7 @@ UNDONE = {"state": "done", "counts": {"unbound": 5}}
             RunState.DONE,
             {"undo": {"state": "done", "counts": {"unbound": 5}}},
             "mute",
-            "5 devices of this run",
+            "5 devices bound by this run",
         ),
     ],
     ids=["done", "stopped", "sending", "undone"],

@@ -37,7 +37,7 @@ def test_one_problem_takes_three_lines():
     """The rule, the problem, and what fixes it as the last word."""
     assert lines_of(("u", "A-1")) == [
         f"      1  {RULE}",
-        f"         fleet.csv:2: machine_code 'A-1': {HYPHEN} at 2",
+        "         fleet.csv:2: machine_code 'A-1': '-' (U+002D) at position 2",
         "         no option fixes these: fix them where they stand",
     ]
 
@@ -48,9 +48,9 @@ def test_a_thousand_equal_problems_take_no_more_than_five():
 
     assert told == [
         "  1,000  device_name: only letters, digits, `-`, `_` and blanks, 1 to 32",
-        "         fleet.csv:2: device_name 'Büro 0': 'ü' (U+00FC) at 2",
-        "         fleet.csv:3: device_name 'Büro 1': 'ü' (U+00FC) at 2",
-        "         fleet.csv:4: device_name 'Büro 2': 'ü' (U+00FC) at 2",
+        "         fleet.csv:2: device_name 'Büro 0': 'ü' (U+00FC) at position 2",
+        "         fleet.csv:3: device_name 'Büro 1': 'ü' (U+00FC) at position 2",
+        "         fleet.csv:4: device_name 'Büro 2': 'ü' (U+00FC) at position 2",
         "         --clean names fixes 1,000 of 1,000",
     ]
 
@@ -179,7 +179,7 @@ def test_every_problem_is_listed_below_its_cause():
     told = list(every_line(groups, lambda rule, cause: kept[rule.rule, cause.key]))
 
     assert len(told) == 2 * (1 + 50 + 1)
-    assert f"         fleet.csv:51: machine_code 'A-49': {HYPHEN} at 2" in told
+    assert f"         fleet.csv:51: machine_code 'A-49': {HYPHEN} at position 2" in told
     assert "would make it 'Grun'" in "".join(told)
     assert sum(RULE in line for line in told) == 1
 

@@ -962,7 +962,7 @@ def test_summary_adds_the_detail_of_the_example():
             },
             1,
             "sent: 10 requests in 1.0 s, 3 of them throttled, pace 20/s (told by the gateway), "
-            "2 list calls, 1 request for what was bound already",
+            "2 list calls, 1 request repeated a bind that had already succeeded",
             id="everything",
         ),
         pytest.param(
