@@ -195,6 +195,7 @@ class Pace:
         is_stated: Whether the pace is the gateway's own word.
         stated_by: The header that states it; empty: a 429's text does, or nothing.
         told: The limit as the gateway states it, and its window in seconds; None before.
+        marked_per_s: At a higher pace, a request is to be marked.
         has_learned: Whether the gateway has shown or stated its limit in this run.
         is_spaced: Whether the gateway refuses requests that come close together.
     """
@@ -250,8 +251,9 @@ class Pace:
     @property
     def wants_twin(self) -> bool:
         """Whether the next request shall leave with a twin, to see whether they may."""
-        is_again = self.is_spaced and self._along == TWIN_AT
-        return self._twins > 0 and (is_again or self.known_per_s == math.inf)
+        if not self._twins:
+            return False
+        return (self.is_spaced and self._along == TWIN_AT) or self.known_per_s == math.inf
 
     def pair_ended(self, through: list[bool]) -> None:
         """Of two requests that left together one has ended, or both: which got through?
@@ -340,16 +342,15 @@ class Pace:
         """What comes next is of another stream, or after a pause: nothing earlier belongs to it."""
         self._before = self._begun = self._chain = at
         self._marks = [at]
-        self._marked_per_s = 0.0
+        self.marked_per_s = 0.0
         self._longer: list[tuple[float, Mark]] = []
         self._period = _Period()
         self._refused_at = at.through
 
-    def sent(self, at: Mark, per_s: float) -> None:
-        """A request leaves."""
-        if per_s > 1.1 * self._marked_per_s:
-            self._marks.append(at)
-            self._marked_per_s = per_s
+    def mark(self, at: Mark) -> None:
+        """A request leaves, at a pace that is higher than that of the last one marked."""
+        self._marks.append(at)
+        self.marked_per_s = 1.1 * self.per_s
 
     def through(self, at: Mark) -> int:
         """Return how many got through in this leg."""
@@ -547,7 +548,7 @@ class Pace:
         elif self._quiet_s:
             beyond = span
         self._before, self._begun = self._begun, event.at
-        self._marks, self._marked_per_s = [self._begun], base
+        self._marks, self.marked_per_s = [self._begun], 1.1 * base
         if not self._early or event.closed_s > SPAN_S:
             self._chain = self._begun
         return Leg(base, top, span, max(short, beyond))
