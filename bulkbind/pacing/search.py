@@ -198,6 +198,7 @@ class Pace:
         marked_per_s: At a higher pace, a request is to be marked.
         has_learned: Whether the gateway has shown or stated its limit in this run.
         is_spaced: Whether the gateway refuses requests that come close together.
+        period: Where the windows end, if there are any.
     """
 
     def __init__(
@@ -344,7 +345,7 @@ class Pace:
         self._marks = [at]
         self.marked_per_s = 0.0
         self._longer: list[tuple[float, Mark]] = []
-        self._period = _Period()
+        self.period = _Period()
         self._refused_at = at.through
 
     def mark(self, at: Mark) -> None:
@@ -360,10 +361,6 @@ class Pace:
     def may_be_lone(self) -> bool:
         """Whether a 429 may be one that closes nothing."""
         return self.is_found and not self._quiet_s
-
-    def opens_at(self, now: float) -> float:
-        """Return when a window ends, where that explains a 429; else infinite."""
-        return self._period.next_at(now)
 
     def quiet_s(self, tries: int) -> float:
         """Return how long nothing may leave after so many tries in a row; 0: that is not known."""
@@ -400,13 +397,16 @@ class Pace:
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
         through = event.through - self._begun.through
-        is_early = not is_first and through <= self._early_at_most(per_s, event.cost)
+        # Where they have to be spaced, one refused for each third that got through says the same.
+        spaced_most = max(SPACED_EARLY, 3 * (event.cost - 1))
+        most = spaced_most if self.is_spaced else min(EARLY, 2 + EARLY_S * per_s)
+        is_early = not is_first and through <= most
         self._early = self._early + 1 if is_early else 0
         self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
         if is_shut:
-            self._period.opened(event.tried_at, event.at.at)
+            self.period.opened(event.tried_at, event.at.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
@@ -445,11 +445,6 @@ class Pace:
         high = max(low, per_s * (1 - min(1.0, event.closed_s / self._scale_s)))
         top = low + self._trust * (high - low)
         return (1 - CUT / 2) * top, top
-
-    def _early_at_most(self, per_s: float, cost: int) -> float:
-        if self.is_spaced:  # refused for each third that got through says the same
-            return max(SPACED_EARLY, 3 * (cost - 1))
-        return min(EARLY, 2 + EARLY_S * per_s)
 
     def _gone(self, event: Event) -> Mark:
         """Return since when the limit has been used: a longer window has begun with earlier legs.
