@@ -95,15 +95,16 @@ class Gate:
         self.number += 1
         if slot_s:
             self.next_at = max(self.next_at, now - late_s) + slot_s
-        if self.leads and self._twin is None and not self.is_closed and pace.wants_twin:
+        if pace.wants_twin and self.leads and self._twin is None and not self.is_closed:
             self._twin, self.next_at = self.number + 1, now
-        if self.leads and not self.is_closed:
-            pace.sent(Mark(now, self.number - 1 - self._refused), per_s)
+        if per_s > pace.marked_per_s and self.leads and not self.is_closed:
+            pace.mark(Mark(now, self.number - 1 - self._refused))
         return Sent(self.epoch, self.number, now, per_s, is_binding)
 
     def sent_along(self, number: int) -> None:
         """So many more requests leave with the last one, and as that did."""
         self.number += number
+        self.out += number
         self.next_at += number / self.pace.per_s
 
     def is_paired(self, sent: Sent) -> bool:
@@ -116,7 +117,8 @@ class Gate:
 
     def accepted(self, sent: Sent, answer_s: float = math.inf) -> None:
         """An answer came that was no 429; *answer_s*: how long one usually takes."""
-        self._pair_ended(sent, is_through=True)
+        if self._twin is not None:
+            self._pair_ended(sent, is_through=True)
         if sent.epoch != self.epoch:
             return
         if self.is_closed:
@@ -139,7 +141,7 @@ class Gate:
             self._pair_ended(sent, is_through=False)
         if sent.epoch != self.epoch or (is_twin and pace.is_found):
             return
-        opens_at, is_lone = pace.opens_at(now), self._first is None and not self.is_closed
+        opens_at, is_lone = pace.period.next_at(now), self._first is None and not self.is_closed
         if self._first is None:
             self._first = sent
             self._through = sent.number - self._refused

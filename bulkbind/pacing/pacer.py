@@ -168,7 +168,7 @@ class Pacer:
         now, traffic = self._clock.monotonic(), self.traffic
         if self._room and now < self._room_until and not self._stop.is_set:
             self._room -= 1
-            (permit,) = traffic.sent_along(1)
+            permit = traffic.sent_along(1)[0]
             self.time.sent_along(permit)
             return permit
         gate = traffic.gate(user_id or "", now)
@@ -295,13 +295,14 @@ class Pacer:
 
     def report(self, permit: int, verdict: Verdict, limits: tuple[ServerLimit, ...] = ()) -> None:
         """Learn from the verdict on a permitted request, and from the limits in its answer."""
-        traffic, now = self.traffic, self._clock.monotonic()
+        traffic = self.traffic
         if isinstance(verdict, Accepted) and not (limits or self._expecting):
-            if not traffic.accepted_along((permit,)):
+            if traffic.is_accepted_along(permit):
                 self.time.ended(permit)
                 return
         else:
             self._room = 0
+        now = self._clock.monotonic()
         out, was_silent = traffic.ended(permit, now)
         self.time.silenced += was_silent and now > out.sent.at + self.flight.overdue_s
         if limits:
@@ -318,7 +319,11 @@ class Pacer:
                 traffic.accepted(permit, out, now)
         if out.gate.is_closed:
             self._head.turn(self._why(out.gate))
-        self._log_pace(verdict, was_away=was_away, places=places)
+        is_away = traffic.server.is_away and not was_away
+        if is_away or self.learner.known_per_s != self._logged_per_s:
+            self._log_pace(verdict, is_away=is_away)
+        if self.flight.places.limit != places and isinstance(verdict, Throttled):
+            self._log.info("pace.changed", why="Throttled", in_flight=self.flight.places.limit)
         self.time.ended(permit, is_answered=not isinstance(verdict, NoAnswer | Unreachable))
         for came in self._expecting:
             came.set()
@@ -342,18 +347,15 @@ class Pacer:
         """Cancel what the block awaits once the run stops. Raises: as `permit`."""
         return self._stop.cutting_short()
 
-    def _log_pace(self, verdict: Verdict, *, was_away: bool, places: float) -> None:
-        """Log a pace or a limit in flight that has changed, and that the server is away."""
-        per_s, why = self.learner.known_per_s, type(verdict).__name__
-        if self.flight.places.limit != places and why == "Throttled":
-            self._log.info("pace.changed", why=why, in_flight=self.flight.places.limit)
-        is_away = self.traffic.server.is_away and not was_away
+    def _log_pace(self, verdict: Verdict, *, is_away: bool) -> None:
+        """Log a pace that has changed, not every 429; and that the server is away."""
+        per_s = self.learner.known_per_s
         is_known = math.isfinite(per_s) and not self.traffic.is_closed
         if is_away or (is_known and abs(per_s - self._logged_per_s) > CHANGED * per_s):
             self._logged_per_s = per_s
             self._log.info(
                 "pace.changed",
-                why=why,
+                why=type(verdict).__name__,
                 per_s=round(per_s, 2) if math.isfinite(per_s) else None,
                 told=self.learner.is_stated,
                 closed_s=round(self.closed_for_s(), 2),

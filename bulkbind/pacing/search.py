@@ -197,8 +197,10 @@ class Pace:
         is_stated: Whether the pace is the gateway's own word.
         stated_by: The header that states it; empty: a 429's text does, or nothing.
         told: The limit as the gateway states it, and its window in seconds; None before.
+        marked_per_s: At a higher pace, a request is to be marked.
         has_learned: Whether the gateway has shown or stated its limit in this run.
         is_spaced: Whether the gateway refuses requests that come close together.
+        period: Where the windows end, if there are any.
     """
 
     def __init__(
@@ -252,8 +254,9 @@ class Pace:
     @property
     def wants_twin(self) -> bool:
         """Whether the next request shall leave with a twin, to see whether they may."""
-        is_again = self.is_spaced and self._along == TWIN_AT
-        return self._twins > 0 and (is_again or self.known_per_s == math.inf)
+        if not self._twins:
+            return False
+        return (self.is_spaced and self._along == TWIN_AT) or self.known_per_s == math.inf
 
     def pair_ended(self, through: list[bool]) -> None:
         """Of two requests that left together one has ended, or both: which got through?
@@ -347,16 +350,15 @@ class Pace:
         """What comes next is of another stream, or after a pause: nothing earlier belongs to it."""
         self._before = self._begun = self._chain = at
         self._marks = [at]
-        self._marked_per_s = 0.0
+        self.marked_per_s = 0.0
         self._longer: list[tuple[float, Mark]] = []
-        self._period = _Period()
+        self.period = _Period()
         self._refused_at = at.through
 
-    def sent(self, at: Mark, per_s: float) -> None:
-        """A request leaves."""
-        if per_s > 1.1 * self._marked_per_s:
-            self._marks.append(at)
-            self._marked_per_s = per_s
+    def mark(self, at: Mark) -> None:
+        """A request leaves, at a pace that is higher than that of the last one marked."""
+        self._marks.append(at)
+        self.marked_per_s = 1.1 * self.per_s
 
     def through(self, at: Mark) -> int:
         """Return how many got through in this leg."""
@@ -366,10 +368,6 @@ class Pace:
     def may_be_lone(self) -> bool:
         """Whether a 429 may be one that closes nothing."""
         return self.is_found and not self._quiet_s
-
-    def opens_at(self, now: float) -> float:
-        """Return when a window ends, where that explains a 429; else infinite."""
-        return self._period.next_at(now)
 
     def quiet_s(self, tries: int) -> float:
         """Return how long nothing may leave after so many tries in a row; 0: that is not known."""
@@ -406,13 +404,16 @@ class Pace:
         per_s, is_first = event.refused.per_s, not self.is_found
         self.is_found = True
         through = event.through - self._begun.through
-        is_early = not is_first and through <= self._early_at_most(per_s, event.cost)
+        # Where they have to be spaced, one refused for each third that got through says the same.
+        spaced_most = max(SPACED_EARLY, 3 * (event.cost - 1))
+        most = spaced_most if self.is_spaced else min(EARLY, 2 + EARLY_S * per_s)
+        is_early = not is_first and through <= most
         self._early = self._early + 1 if is_early else 0
         self._cost += 0.25 * (event.cost - self._cost)
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
         if is_shut:
-            self._period.opened(event.tried_at, event.at.at)
+            self.period.opened(event.tried_at, event.at.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:
@@ -451,11 +452,6 @@ class Pace:
         high = max(low, per_s * (1 - min(1.0, event.closed_s / self._scale_s)))
         top = low + self._trust * (high - low)
         return (1 - CUT / 2) * top, top
-
-    def _early_at_most(self, per_s: float, cost: int) -> float:
-        if self.is_spaced:  # refused for each third that got through says the same
-            return max(SPACED_EARLY, 3 * (cost - 1))
-        return min(EARLY, 2 + EARLY_S * per_s)
 
     def _gone(self, event: Event) -> Mark:
         """Return since when the limit has been used: a longer window has begun with earlier legs.
@@ -554,7 +550,7 @@ class Pace:
         elif self._quiet_s:
             beyond = span
         self._before, self._begun = self._begun, event.at
-        self._marks, self._marked_per_s = [self._begun], base
+        self._marks, self.marked_per_s = [self._begun], 1.1 * base
         if not self._early or event.closed_s > SPAN_S:
             self._chain = self._begun
         return Leg(base, top, span, max(short, beyond))

@@ -213,7 +213,6 @@ class Traffic:
         """A request leaves; return its permit."""
         if self.per_user:
             self._sent_for(gate, now)
-        self._find_silent(now)
         self._permits = permit = self._permits + 1
         if gate.is_closed:
             gate.trying = permit
@@ -266,10 +265,10 @@ class Traffic:
         """So many leave along with the last one; return their permits."""
         last, first = self._last, self._permits + 1
         last.gate.sent_along(number)
-        last.gate.out += number
         self._permits += number
         permits = range(first, first + number)
-        self._out.update(dict.fromkeys(permits, last))
+        for permit in permits:
+            self._out[permit] = last
         last.along += number
         last.in_flight = len(self._out)
         return permits
@@ -281,26 +280,27 @@ class Traffic:
 
         All are learned from at once when the last is heard.
         """
-        left = []
-        for permit in permits:
-            out = self._out.get(permit)
-            if out is None or out.heard >= out.along or out.gate.is_closed or self.server.is_away:
-                left.append(permit)
-                continue
-            del self._out[permit]
-            out.heard += 1
-            out.gate.out -= 1
-        return left
+        return [permit for permit in permits if not self.is_accepted_along(permit)]
+
+    def is_accepted_along(self, permit: int) -> bool:
+        """Do so with one; return whether it was taken out."""
+        out = self._out.get(permit)
+        if out is None or out.heard >= out.along or out.gate.is_closed or self.server.is_away:
+            return False
+        del self._out[permit]
+        out.heard += 1
+        out.gate.out -= 1
+        return True
 
     def ended(self, permit: int, now: float) -> tuple[Out, bool]:
         """Take out a request that has ended; return it, and whether it was silent."""
         self._find_silent(now)
         was_silent = permit in self._silent
         out = (self._silent if was_silent else self._out)[permit]
-        was_trying = permit in (out.gate.trying, self.server.trying)
+        was_silent &= permit not in {out.gate.trying, self.server.trying}
         self._take_out(permit)
         out.along = 0  # the others are told apart from here on
-        return out, was_silent and not was_trying
+        return out, was_silent
 
     def forget(self, permit: int) -> None:
         """A request was not sent, or broken off."""

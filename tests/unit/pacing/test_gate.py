@@ -214,6 +214,69 @@ def test_late_429s_of_the_same_burst_are_ignored():
     assert state.is_closed
 
 
+def paired(state, now, through):
+    """Let two requests leave together, of which those marked `+` get through; return the state."""
+    sent = [state.sent(now) for _ in through]
+    for one, mark in zip(sent, through, strict=True):
+        if mark == "+":
+            state.accepted(one)
+        else:
+            state.throttled(now, one, Throttled())
+    return state
+
+
+@pytest.mark.parametrize(
+    ("through", "is_spaced"),
+    [("+-", True), ("-+", True), ("++", False), ("--", False)],
+    ids=["the second refused", "the first refused", "both through", "both refused"],
+)
+def test_of_the_first_two_one_refused_shows_that_requests_have_to_be_spaced(through, is_spaced):
+    """Both refused: others have used up the limit, and nothing is shown."""
+    assert paired(new(), 0.0, through).pace.is_spaced is is_spaced
+
+
+@pytest.mark.parametrize("is_through", [True, False])
+def test_spacing_is_looked_at_again(is_through):
+    """Another pair leaves some requests after a 429: it shows what the first one only seemed to."""
+    state = opened(paired(new(), 0.0, "+-"))
+    state.throttled(1.0, state.sent(1.0), Throttled())
+    together, now = 0, 1.0
+    while not together:
+        now = max(now, state.next_at)
+        sent = state.sent(now)
+        if together := state.next_at <= now:
+            state.accepted(sent)
+            twin = state.sent(now)
+            if is_through:
+                state.accepted(twin)
+            else:
+                state.throttled(now, twin, Throttled())
+        else:
+            state.accepted(sent)
+
+    assert state.pace.is_spaced is not is_through
+    assert not state.is_closed
+
+
+def test_after_so_many_pairs_requests_are_known_to_have_to_be_spaced():
+    """Each costs a request refused, so that they do not go on for ever."""
+    state, refused, now = opened(paired(new(), 0.0, "+-")), 1, 1.0
+    for _ in range(20):
+        for number in range(2 * search.TWIN_AT):
+            now = max(now, state.next_at)
+            is_last = number == 0
+            sent = state.sent(now)
+            is_twin = state.is_paired(sent) and state.next_at > now
+            if is_last or is_twin:
+                refused += is_twin and not is_last
+                state.throttled(now, sent, Throttled())
+            else:
+                state.accepted(sent)
+
+    assert state.pace.is_spaced
+    assert refused == search.TWINS
+
+
 def spaced(per_s):
     """Return a pace that an earlier run has learned of a gateway that wants requests spaced."""
     return new(None, per_s, is_spaced=True)

@@ -207,6 +207,15 @@ def test_a_gate_that_is_shut_at_the_start_says_nothing_of_the_limit(told, learne
     assert ran.took_s <= 30.0 + 20.0
 
 
+def test_a_slow_limit_is_not_met_every_few_seconds():
+    """2/s: once a leg may be long, it is so however slow its requests are."""
+    ran = Simulation(bucket(2, 2), 10**9, for_s=300.0).run()
+    late, refused = (ran.through_by(300.0) - ran.through_by(60.0)), ran.refused_by(60.0)
+
+    assert late >= 0.97 * 2 * 240
+    assert ran.refused - refused <= 0.04 * late
+
+
 def test_few_requests_a_window_are_not_taken_for_spacing():
     """5 in each second: the first cycles look as if requests had to be spaced, the next do not."""
     ran = Simulation(Of(Window(5, 1.0)), 5 * 60).run()
