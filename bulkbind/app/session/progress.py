@@ -131,6 +131,8 @@ class Progress:
         self._fresh: list[tuple[int, Needing]] = []
         """The newest rows that need a person; nobody has seen them yet."""
         self._done = 0
+        self._is_blocked: Callable[[], bool] = lambda: False
+        """Whether nobody knows when it goes on."""
         self._began_at = self._logged_at = clock.monotonic()
         self._logged = 0
 
@@ -145,6 +147,7 @@ class Progress:
 
         *gauge*: shows the listener the pace, and is told when this machine was busy or asleep.
         """
+        self._is_blocked = gauge.is_blocked
         works = (self.run(), self._look(gauge))
         tasks = [asyncio.create_task(work, name="progress") for work in works]
         try:
@@ -223,7 +226,9 @@ class Progress:
     def _log_progress(self) -> None:
         now = self._clock.monotonic()
         recent_per_s = (self._done - self._logged) / max(now - self._logged_at, SHORTEST_S)
-        left = left_s(self.to_do, recent_per_s, self._pace())
+        left = None
+        if not self._is_blocked():
+            left = left_s(self.to_do, recent_per_s, self._pace())
         self._logged_at, self._logged = now, self._done
         self._log.info(
             "run.progress",

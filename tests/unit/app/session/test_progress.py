@@ -96,6 +96,18 @@ def test_a_tenth_of_the_rows_is_told_but_not_every_flush(log):
     }
 
 
+async def test_a_line_tells_no_time_left_that_nobody_knows(log):
+    """While the run is paused, the rate of before says nothing of when it ends."""
+    made, clock, _ = progress(100)
+    pacer = Pacer(clock, StopSignal(), 40.0)
+    with made.shown(Gauge(pacer, clock)):
+        for pacer.is_paused in (False, True):
+            clock.advance(2.0)
+            made.settled(settlements(20))
+
+    assert [event["left_s"] is None for event in log] == [False, True]
+
+
 async def test_silence_is_told_too(log):
     """A run that settles nothing for long still writes a line every half minute."""
     made, clock, _ = progress(100)
