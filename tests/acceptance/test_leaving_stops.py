@@ -86,11 +86,11 @@ class Story:
             assert {(user, code): device for user, code, device in db.execute(query)} == there
 
 
-def assert_said(code: int, told: str, wanted: int, words: str) -> None:
-    """Check that a command ended with a code and a sentence, and told no secret."""
+def assert_said(code: int, told: str, wanted: int, words: str, what_to_do: str = "hint: ") -> None:
+    """Check that a command ended with a code, a sentence and a way on, and told no secret."""
     assert code == wanted, told
     assert words in told
-    assert "hint: " in told
+    assert what_to_do in told
     assert not [word for word in ("Traceback", WRONG, "secret-token") if word in told], told
 
 
@@ -110,17 +110,23 @@ def test_a_wrong_token_changes_nothing(tmp_path, kind):
 
 
 def test_where_nobody_listens_nothing_is_forgotten(tmp_path):
-    """It ends with 3 and says so; once somebody does, the same command does all of it."""
+    """It ends with 3 and says so; once somebody does, the same command does all of it.
+
+    An endpoint that has bound devices is waited for until the deadline.
+    """
     stories = [Story(tmp_path / kind, kind, 12) for kind in KINDS]
     with ExitStack() as stack:
         started = []  # together, as most of it is waiting
         for story in stories:
             with story.serve():
                 story.begin()
-            started.append(stack.enter_context(process(*story.command(), home=story.home)))
-        for each in started:
+            deadline = () if story.kind == "adopt" else ("--deadline", "4s")
+            command = (*story.command(), *deadline)
+            started.append(stack.enter_context(process(*command, home=story.home)))
+        for story, each in zip(stories, started, strict=True):
             told = "".join(each.communicate(timeout=60))
-            assert_said(each.returncode, told, 3, "refused")
+            what_to_do = "hint: " if story.kind == "adopt" else "resume with: "
+            assert_said(each.returncode, told, 3, "refused", what_to_do)
     for story in stories:
         with story.serve():
             called(*story.command(), home=story.home, check=0)
