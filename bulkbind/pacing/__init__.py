@@ -23,8 +23,8 @@ through again.
   second; the second for windows, which were not full before. Between them `trust` moves: up where
   a leg reached its span, down where it did not. An early event shows a pace much too high: it falls
   by itself, and faster each time.
-- **Windows** open whole periods apart. A period that was right twice is bet on: the first try is
-  made where the window ends. A gate that is closed four times as long as before shows a longer
+- **Windows** open whole seconds apart. Once that was right twice it is bet on: the first try comes
+  where the window ends. A gate that is closed four times as long as before shows a longer
   window: what got through since it began counts.
 - **Penalties**: closed equally long again though more got through than a window so long allows.
   Then nothing leaves before that time is over, it is no part of the goodput, and legs are so long

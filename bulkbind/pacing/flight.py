@@ -34,11 +34,6 @@ class Places:
         limit: As many may be in flight; infinite: no such limit is believed in.
     """
 
-    __slots__ = (
-        "_against", "_beyond", "_highest", "_is_trying", "_let", "_refuted_until", "_seen", "_step",
-        "_used", "_wait", "limit",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self.limit = math.inf
         self._let: dict[int, float] = {}
@@ -170,12 +165,6 @@ class Flight:
         silent_s: After so many seconds a request is silent; infinite before the first answer.
     """
 
-    __slots__ = (
-        "_answers", "_before_per_s", "_carried_s", "_grow_at", "_mute", "_sent_at", "_set_at",
-        "_sum_s", "_unanswered", "_undone_per_s", "_wide", "most", "next_at", "places", "silent_s",
-        "took_s",
-    )  # fmt: skip
-
     def __init__(self, now: float, most: int) -> None:
         self.most = most
         self._wide = min(START, most)
@@ -225,8 +214,8 @@ class Flight:
         """Return how many may be in flight at this pace, at least 1."""
         if per_s == math.inf or not self.took_s:
             return self._wide
-        answered_s = USEFUL * self.took_s
-        return int(min(self._wide, per_s * (answered_s + self._carried_s) + MARGIN))
+        useful = per_s * (USEFUL * self.took_s + self._carried_s) + MARGIN
+        return int(min(self._wide, useful))
 
     def carried(self, seconds: float) -> None:
         """Requests now take so long to whoever sends them and back, besides their answers' time.
@@ -294,8 +283,7 @@ class Flight:
         if undone_per_s and GAIN * per_s >= undone_per_s:
             self._set(now, self._wide, HELD_S)
             return
-        is_worth_it = mean_s <= QUICK_S or per_s >= GAIN * self._before_per_s
-        if is_worth_it:
+        if mean_s <= QUICK_S or per_s >= GAIN * self._before_per_s:
             self._before_per_s = per_s if self._wide < self.most else 0.0
             self._set(now, min(self.most, 2 * self._wide), max(DOUBLING_S, 2 * mean_s))
         else:

@@ -141,7 +141,7 @@ class Gate:
             self._pair_ended(sent, is_through=False)
         if sent.epoch != self.epoch or (is_twin and pace.is_found):
             return
-        opens_at, is_lone = pace.period.next_at(now), self._first is None and not self.is_closed
+        opens_at, is_lone = pace.opens_at(now), self._first is None and not self.is_closed
         if self._first is None:
             self._first = sent
             self._through = sent.number - self._refused

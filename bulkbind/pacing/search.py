@@ -57,8 +57,9 @@ SPAN_S = 1.0
 """A leg lasts so long, or a window's end would not show, and as long as the gate was closed."""
 BEYOND = 4.0
 """So many times that after its span, a leg is at twice its pace (it grows with the cube)."""
-PERIODS_S, HITS = (60.0, 30.0, 10.0, 5.0, 2.0, 1.0), 2
-"""Windows as gateways have them; one that was right twice is believed in."""
+HITS, NEARLY_S, VAGUE_S = 2, 0.12, 0.2
+"""Windows open whole seconds apart: believed when that was right twice (where it is known to so
+much when they opened), of one that ends so soon."""
 TWINS, TWIN_AT = 5, 8
 """So many requests with a twin show that requests have to be spaced: the first ones, and then so
 many after a 429, as others may have used the limit."""
@@ -151,41 +152,6 @@ class Event(NamedTuple):
     """Whether the gateway said how long to wait, so that it may have been idle meanwhile."""
 
 
-class _Period:
-    """The period of windows: the openings of the gate lie whole periods apart."""
-
-    def __init__(self) -> None:
-        self._s = 0.0
-        self._hits = 0
-        self._opened: tuple[float, float] | None = None
-        """The last opening lies between the two."""
-
-    def next_at(self, now: float) -> float:
-        """Return when a window ends that is about to; infinite: none is known to."""
-        if self._hits < HITS or self._opened is None:
-            return math.inf
-        left_s = self._s - (now - self._opened[1]) % self._s
-        return now + left_s + 0.004 if left_s < max(0.12 * self._s, 0.05) else math.inf
-
-    def opened(self, after: float, by: float) -> None:
-        """The gate opened."""
-        if self._opened is not None:
-            was_after, was_by = self._opened
-            vague_s = by - after + was_by - was_after
-            fits = [
-                period_s
-                for period_s in PERIODS_S
-                if by - was_by > 0.9 * period_s
-                and vague_s < 0.2 * period_s
-                and (by - was_after + 0.002) // period_s * period_s >= after - was_by - 0.002
-            ]
-            if self._s in fits:
-                self._hits += 1
-            else:
-                self._s, self._hits = (fits[0], 1) if fits else (0.0, 0)
-        self._opened = (max(after, by - 0.02) if self._hits > 1 else after, by)
-
-
 class Pace:
     """The pace of a stream, and what is believed of its limit; moments are monotonic seconds.
 
@@ -200,7 +166,6 @@ class Pace:
         marked_per_s: At a higher pace, a request is to be marked.
         has_learned: Whether the gateway has shown or stated its limit in this run.
         is_spaced: Whether the gateway refuses requests that come close together.
-        period: Where the windows end, if there are any.
     """
 
     def __init__(
@@ -352,7 +317,8 @@ class Pace:
         self._marks = [at]
         self.marked_per_s = 0.0
         self._longer: list[tuple[float, Mark]] = []
-        self.period = _Period()
+        self._opened, self._hits = (-math.inf, -math.inf), 0
+        """The gate opened last between the two, so often whole seconds after the time before."""
         self._refused_at = at.through
 
     def mark(self, at: Mark) -> None:
@@ -368,6 +334,18 @@ class Pace:
     def may_be_lone(self) -> bool:
         """Whether a 429 may be one that closes nothing."""
         return self.is_found and not self._quiet_s
+
+    def opens_at(self, now: float) -> float:
+        """Return when a window ends, where that explains a 429; else infinite."""
+        left_s = 1.0 - (now - self._opened[1]) % 1.0 if self._hits >= HITS else math.inf
+        return now + left_s + 0.004 if left_s < NEARLY_S else math.inf
+
+    def _note_window(self, after: float, by: float) -> None:
+        was_after, was_by = self._opened
+        is_exact = by - was_by > 1.0 - NEARLY_S and by - after + was_by - was_after < VAGUE_S
+        is_whole = is_exact and (by - was_after + 0.002) // 1.0 >= after - was_by - 0.002
+        self._hits = self._hits + 1 if is_whole else 0
+        self._opened = (max(after, by - 0.02) if self._hits >= HITS else after, by)
 
     def quiet_s(self, tries: int) -> float:
         """Return how long nothing may leave after so many tries in a row; 0: that is not known."""
@@ -413,7 +391,7 @@ class Pace:
         span = self._gone(event)
         is_shut = event.closed_s > SHUT_SLOTS / per_s and not self.is_spaced
         if is_shut:
-            self.period.opened(event.tried_at, event.at.at)
+            self._note_window(event.tried_at, event.at.at)
         if is_shut and event.closed_s > PENALTY_S:
             self._mind_penalty(event, span)
         else:

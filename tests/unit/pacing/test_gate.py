@@ -188,6 +188,25 @@ def test_tries_come_at_once_at_first_then_ever_later():
     assert max(waits) == waits[-1] == gate.LONGEST_TRY_S
 
 
+@pytest.mark.parametrize(("at", "is_waited_for"), [(0.95, True), (0.5, False)])
+def test_a_window_that_is_about_to_end_is_waited_for(at, is_waited_for):
+    """The gate has opened at whole seconds: a 429 right before one is no lone one."""
+    state = new(None, 50.0)
+    for second in range(1, 5):
+        for number in range(20):
+            state.accepted(state.sent(second - 0.9 + number / 40))
+        for number in range(20):
+            now = second - 0.39 + number / 50
+            state.throttled(now, state.sent(now), Throttled())
+        state.accepted(state.sent(float(second)))
+    for tenth in range(1, int(10 * at)):
+        state.accepted(state.sent(second + tenth / 10))
+    state.throttled(second + at, state.sent(second + at), Throttled())
+
+    assert state.is_closed is is_waited_for
+    assert (state.next_at == pytest.approx(5.004)) is is_waited_for
+
+
 @pytest.mark.parametrize("window_s", gate.COMMON_WINDOWS_S)
 def test_a_try_is_made_when_a_common_window_is_over(window_s):
     """A gateway that counts by the second, ten seconds or minute is met where its window ends."""
