@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +57,31 @@ def _nothing(*_: object) -> None:
     pass
 
 
+_GONE = {errno.EPIPE, errno.EIO}
+"""The other end of a pipe, or of a terminal, is closed."""
+
+
+def _drop_unread(number: int, stream: TextIO | None) -> None:
+    """Drop what nobody is left to read, so that it does not change the exit code."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError as error:
+        if error.errno in _GONE:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                stream.flush()
+
+
 def leave(code: int) -> None:
     """End the process as Python does, but for taking apart all that was made, a tenth of a second.
 
     Returns: Only where the rest is better left to Python: with threads at work, streams that cannot
     be written, or somebody who measures.
     """
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        _drop_unread(number, stream)
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,23 @@ def test_what_cannot_be_flushed_at_the_end_is_told_as_by_python(tmp_path):
 
     assert done.returncode == 120
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_is_gone_changes_no_exit_code(tmp_path, stream):
+    """What was written for it and could not be read is dropped."""
+    read, write = os.pipe()
+    os.close(read)
+    written = f"sys.{stream}.reconfigure(line_buffering=False); sys.{stream}.write('lost')"
+    code = f"import sys\nfrom bulkbind.cli.process import leave\n{written}\nleave(3)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(tmp_path, PYTHONUNBUFFERED=""),
+        stdout=write if stream == "stdout" else subprocess.DEVNULL,
+        stderr=write if stream == "stderr" else subprocess.DEVNULL,
+        check=False,
+    )
+    os.close(write)
+
+    assert done.returncode == 3
