@@ -1,0 +1,2 @@
+-- Version 8: a source may say that each of its columns is a field of ours, and its rows then keep no
+-- cells beside their values. Nothing that is stored changes; an older bulkbind could not read it.
