@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bulkbind.clock import HOUR_S, MINUTE_S
 from bulkbind.model.attempts import TIMED_OUT
 
 
 def counted(count: int, what: str) -> str:
     """Return a number of things for display: `1 list call`, `2,000 rows`. *what*: the plural."""
     return f"{count:,} {what.removesuffix('s') if count == 1 else what}"
+
+
+MINUTE_S = 60.0
+HOUR_S = 60 * MINUTE_S
 
 
 def span_text(seconds: float) -> str:
